@@ -1,0 +1,39 @@
+//! What is read without a lock: the published tree, and the subscriptions that it refers to.
+//!
+//! All `unsafe` of the crate is in this module. Its interface is safe, and asks one thing of the rest of the crate: that
+//! a [`Handle`] goes back to the [`Registry`] it came from (a `Subscription` keeps both together).
+//!
+//! # Pin
+//!
+//! A search runs under an epoch pin and never longer: a pin holds up reclamation for the whole process. No code of the
+//! user runs under one. The pin does not leave this module.
+//!
+//! # Entry
+//!
+//! The shared part of a subscription: what the protocol needs of it, and the user's value. Trees refer to entries
+//! without counting references, so that copying a path of the tree does not touch every subscription on it.
+//!
+//! # Batch
+//!
+//! Hits that were found under a pin and are called back after it. While a batch has a hit, the slot of its
+//! invalidation holds the entry's address in `current`, as a hazard pointer.
+//!
+//! # Invariants
+//!
+//! 1. A published root is freed only after every pin that may have loaded it has ended: it is retired through the epoch
+//!    after it was replaced.
+//! 2. Every entry in a published tree is alive: it is taken out of the tree, and a root without it published, before
+//!    it is marked removed; its memory is retired through the epoch after that.
+//! 3. The value of an entry is taken out or dropped, and the entry retired, only after the entry was marked removed
+//!    and, after the fence that follows the mark, was seen in no slot's `current`. No batch can come to hold it later:
+//!    a batch looks at the mark after it has written `current` and a fence, still pinned, and drops what is marked.
+//! 4. The value is taken out or dropped once: by the [`Handle`], which does not outlive it, or by the graveyard, to
+//!    which the handle has given it.
+#![expect(unsafe_code, reason = "the epoch and the entries it protects; everything else in the crate is safe code")]
+
+mod cell;
+mod entry;
+mod registry;
+
+pub(crate) use entry::{Context, Handle, Listener};
+pub(crate) use registry::{Batch, Cursor, Hit, Inserted, Registry};

@@ -1,0 +1,269 @@
+//! Who is subscribed, and who is being called.
+
+use super::cell::Published;
+use super::entry::{Context, EntryRef, Handle, Listener};
+use crate::error::WouldBlock;
+use crate::event::random_u64;
+use crate::range::{Address, Span};
+use crate::seq::Sequence;
+use crate::slots::{BATCH, Identity, Slot, Slots};
+use crate::sync::atomic::{AtomicUsize, Ordering::*};
+use crate::sync::{CHECKED, Mutex, epoch, lock};
+use crate::tree::{Key, Tree};
+use arrayvec::ArrayVec;
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// What searches see.
+struct Root<A: Address> {
+    tree: Tree<A, EntryRef<A>>,
+    /// Number of the next subscription; all in `tree` have lower ones.
+    next_id: u64,
+}
+
+/// What changes the tree, one at a time.
+struct Writer<A: Address> {
+    tree: Tree<A, EntryRef<A>>,
+    next_id: u64,
+    released: bool,
+}
+
+/// A new subscription.
+pub(crate) struct Inserted<T, A: Address> {
+    pub(crate) handle: Handle<T, A>,
+    /// The invalidations that were active over it when it was inserted.
+    pub(crate) births: Box<[Identity]>,
+}
+
+/// The subscriptions of a space, the invalidations in flight, and how they keep out of each other's way.
+pub(crate) struct Registry<A: Address> {
+    root: Published<Root<A>>,
+    writer: Mutex<Writer<A>>,
+    pub(crate) slots: Slots<A>,
+    /// Removed where nobody may wait: marked, but perhaps still called.
+    graveyard: Mutex<Vec<EntryRef<A>>>,
+    /// How many are in the graveyard; a hint.
+    buried: AtomicUsize,
+}
+
+impl<A: Address> Registry<A> {
+    pub(crate) fn new() -> Self {
+        // Numbers start anywhere, so that a `ReadSeq` of another space is known for what it is.
+        let next_id = if CHECKED { 1 } else { random_u64() >> 2 | 1 };
+        Registry {
+            root: Published::new(Root { tree: Tree::new(), next_id }),
+            writer: Mutex::new(Writer { tree: Tree::new(), next_id, released: false }),
+            slots: Slots::new(),
+            graveyard: Mutex::new(Vec::new()),
+            buried: AtomicUsize::new(0),
+        }
+    }
+
+    /// Adds a subscription; gives the value back if the space is released.
+    pub(crate) fn insert<T: Listener<A>>(&self, span: Span<A>, value: T) -> Result<Inserted<T, A>, T> {
+        let mut writer = lock(&self.writer);
+        if writer.released {
+            return Err(value);
+        }
+        let key = Key::new(span, writer.next_id);
+        let handle = Handle::new(key, value);
+        writer.next_id += 1;
+        writer.tree = writer.tree.insert(key, handle.entry_ref());
+        self.publish(&writer);
+        drop(writer);
+
+        let births = self.slots.active_over(span);
+        if births.is_empty() {
+            handle.sequence().settle_at_birth();
+        }
+        Ok(Inserted { handle, births })
+    }
+
+    fn publish(&self, writer: &Writer<A>) {
+        self.root.replace(Root { tree: writer.tree.clone(), next_id: writer.next_id });
+    }
+
+    /// From now on `insert` refuses. False if it was so already.
+    pub(crate) fn release(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.writer).released, true)
+    }
+
+    /// Takes the subscription out: no invalidation that starts now finds it, no batch that looks now calls it.
+    fn unlink<T>(&self, handle: &Handle<T, A>) {
+        let mut writer = lock(&self.writer);
+        writer.tree = writer.tree.remove(handle.key()).expect("it is in the tree until its handle takes it out");
+        self.publish(&writer);
+        drop(writer);
+        handle.sequence().mark_removed();
+    }
+
+    /// Ends a subscription and gives its value back. Waits for the batches that hold it.
+    pub(crate) fn remove<T>(&self, handle: Handle<T, A>) -> T {
+        self.unlink(&handle);
+        self.slots.wait_uncalled(handle.entry_ref().address());
+        // SAFETY: 1. `unlink` has published a root without it; 2. and marked it, after which we have waited.
+        unsafe { handle.into_value() }
+    }
+
+    /// Ends a subscription where nobody may wait; its value is dropped by a later [`sweep`](Self::sweep).
+    pub(crate) fn bury<T>(&self, handle: Handle<T, A>) {
+        self.unlink(&handle);
+        let mut graveyard = lock(&self.graveyard);
+        graveyard.push(handle.into_entry_ref());
+        self.buried.store(graveyard.len(), Relaxed);
+    }
+
+    /// Is anything in the graveyard? A hint.
+    pub(crate) fn has_buried(&self) -> bool {
+        self.buried.load(Relaxed) != 0
+    }
+
+    /// Drops what was buried and is no longer called. The caller holds no lock that the drop of a value may want.
+    pub(crate) fn sweep(&self) {
+        while let Some(entry) = self.exhume() {
+            // SAFETY: 1. `exhume` has taken it from the graveyard for us; 2. and has looked into every slot.
+            unsafe { entry.bury() };
+        }
+    }
+
+    /// Takes one that nobody calls any more out of the graveyard.
+    fn exhume(&self) -> Option<EntryRef<A>> {
+        let mut graveyard = lock(&self.graveyard);
+        let uncalled = graveyard.iter().position(|entry| self.slots.is_uncalled(entry.address()))?;
+        let entry = graveyard.swap_remove(uncalled);
+        self.buried.store(graveyard.len(), Relaxed);
+        Some(entry)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.root.load(&epoch::pin()).tree.len()
+    }
+}
+
+impl<A: Address> Drop for Registry<A> {
+    fn drop(&mut self) {
+        // Nobody is called any more, as nobody has the space.
+        self.sweep();
+    }
+}
+
+impl<A: Address> fmt::Debug for Registry<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("subscriptions", &self.len())
+            .field("invalidations", &self.slots.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a search has come.
+#[derive(Debug)]
+pub(crate) struct Cursor<A: Address> {
+    span: Span<A>,
+    /// The last one that was found.
+    after: Option<Key<A>>,
+    /// Subscriptions with this number or a higher one were not there at the first look. They have found this
+    /// invalidation in its slot and wait for it; calling them too could go on for ever.
+    limit: Option<u64>,
+    exhausted: bool,
+}
+
+impl<A: Address> Cursor<A> {
+    pub(crate) fn new(span: Span<A>) -> Self {
+        Cursor { span, after: None, limit: None, exhausted: false }
+    }
+}
+
+/// A subscription that is to be called back.
+#[derive(Clone, Copy)]
+struct Found<A: Address> {
+    key: Key<A>,
+    entry: EntryRef<A>,
+}
+
+/// Those to be called back next. While they are in here, removers wait for them.
+pub(crate) struct Batch<'r, A: Address> {
+    registry: &'r Registry<A>,
+    slot: &'r Slot<A>,
+    found: ArrayVec<Found<A>, BATCH>,
+    held: bool,
+}
+
+impl<'r, A: Address> Batch<'r, A> {
+    /// A batch of the invalidation that has claimed `slot`, empty at first.
+    pub(crate) fn new(registry: &'r Registry<A>, slot: &'r Slot<A>) -> Self {
+        Batch { registry, slot, found: ArrayVec::new(), held: false }
+    }
+
+    /// Lets go of the last ones and searches for the next. False if there are no more.
+    pub(crate) fn fill(&mut self, cursor: &mut Cursor<A>) -> bool {
+        self.let_go();
+        while !cursor.exhausted && self.found.is_empty() {
+            self.search(cursor);
+        }
+        !self.found.is_empty()
+    }
+
+    fn search(&mut self, cursor: &mut Cursor<A>) {
+        let guard = epoch::pin();
+        let root = self.registry.root.load(&guard);
+        let limit = *cursor.limit.get_or_insert(root.next_id);
+        let found = &mut self.found;
+        root.tree.overlapping(cursor.span, cursor.after, |key, entry| {
+            if key.id < limit {
+                found.push(Found { key, entry });
+            }
+            if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        cursor.exhausted = !found.is_full();
+        let Some(last) = found.last() else { return };
+        cursor.after = Some(last.key);
+
+        self.slot.hold(found.iter().map(|hit| hit.entry.address()));
+        self.held = true;
+        // Only those that were not marked when we looked, after the fence in `hold`, are protected by `current`
+        // (invariant 3); the others are not to be touched after the pin.
+        // SAFETY: the entry was found in a tree loaded under `guard`, which is still pinned.
+        found.retain(|hit| !unsafe { hit.entry.sequence() }.is_silent());
+        drop(guard);
+    }
+
+    fn let_go(&mut self) {
+        self.found.clear();
+        if std::mem::take(&mut self.held) {
+            self.slot.let_go();
+        }
+    }
+
+    /// Those of this batch, ascending.
+    pub(crate) fn hits(&self) -> impl Iterator<Item = Hit<'_, A>> {
+        self.found.iter().map(|found| Hit { key: found.key, entry: found.entry, batch: self })
+    }
+}
+
+impl<A: Address> Drop for Batch<'_, A> {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// One of a batch.
+pub(crate) struct Hit<'b, A: Address> {
+    pub(crate) key: Key<A>,
+    entry: EntryRef<A>,
+    batch: &'b Batch<'b, A>,
+}
+
+impl<'b, A: Address> Hit<'b, A> {
+    pub(crate) fn sequence(&self) -> &'b Sequence {
+        // SAFETY: the entry is in `batch`, which is borrowed for `'b`.
+        unsafe { self.entry.sequence() }
+    }
+
+    /// Calls it back.
+    pub(crate) fn call(&self, context: &Context<'_, A>) -> Result<(), WouldBlock> {
+        self.batch.slot.set_calling(self.key.id);
+        // SAFETY: the entry is in `batch`, which is borrowed for longer than this call.
+        unsafe { self.entry.hear(context) }
+    }
+}

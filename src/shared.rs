@@ -1,0 +1,228 @@
+//! What both sides of an address space touch, and the two operations in which they meet: start and begin.
+//!
+//! ```text
+//!  start                                     begin
+//!    claim a slot, publish the range           t = seq
+//!    search, batch by batch                    settled == t?  ── yes ──►  t     (the idle path, `Sequence::idle`)
+//!      call back: lock; set_seq; drop          wait for the end of by, also, births
+//!  ... the change ...                          settled = t
+//!  end                                         t
+//!    free the slot, wake its waiters
+//! ```
+//!
+//! Nothing here blocks but [`Shared::begin`], which says for what, and the drop of user values in [`Shared::sweep`].
+//! Callbacks run under no lock of ours and no pin.
+
+use crate::error::{BeginError, WouldBlock};
+use crate::event::{Change, Event, EventKind};
+use crate::held::Holding;
+use crate::range::{Address, Span};
+use crate::rcu::{Batch, Context, Cursor, Handle, Hit, Registry};
+use crate::seq::{Closed, Sequence};
+use crate::slots::Identity;
+use crate::sync::atomic::{AtomicU64, Ordering::*};
+use std::fmt;
+use std::time::Instant;
+
+/// The part of a space that its handles share.
+pub(crate) struct Shared<A: Address> {
+    pub(crate) registry: Registry<A>,
+    /// The global invalidate sequence: the next ticket.
+    invalidate_seq: AtomicU64,
+}
+
+/// What starts.
+#[derive(Clone, Copy)]
+pub(crate) struct Start<A: Address> {
+    pub(crate) span: Span<A>,
+    pub(crate) event: Event,
+    pub(crate) blockable: bool,
+    /// Is it the end of the space: may no reader begin any more?
+    pub(crate) release: bool,
+}
+
+/// How long a begin may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    None,
+    Until(Instant),
+    Forever,
+}
+
+impl<A: Address> Shared<A> {
+    pub(crate) fn new() -> Self {
+        Shared { registry: Registry::new(), invalidate_seq: AtomicU64::new(1) }
+    }
+
+    // ---- primary side
+
+    /// Publishes the invalidation and calls everybody back whom it hits. If that fails or panics it has ended.
+    pub(crate) fn start(&self, start: Start<A>) -> Result<Identity, WouldBlock> {
+        let open = EndOnDrop { shared: self, identity: self.registry.slots.claim() };
+        let slot = self.registry.slots.slot(open.identity);
+        slot.open(start.span);
+
+        let mut cursor = Cursor::new(start.span);
+        let mut batch = Batch::new(&self.registry, slot);
+        let mut ticket = None;
+        while batch.fill(&mut cursor) {
+            for hit in batch.hits().filter(|hit| !hit.sequence().is_silent()) {
+                let ticket = *ticket.get_or_insert_with(|| self.draw_ticket());
+                self.call(&hit, &start, ticket, open.identity)?;
+            }
+        }
+        drop(batch);
+        if start.blockable {
+            self.sweep();
+        }
+        Ok(open.keep())
+    }
+
+    fn draw_ticket(&self) -> u64 {
+        // Relaxed: only its being drawn once matters.
+        self.invalidate_seq.fetch_add(2, Relaxed)
+    }
+
+    fn call(&self, hit: &Hit<'_, A>, start: &Start<A>, ticket: u64, identity: Identity) -> Result<(), WouldBlock> {
+        let Start { span, event, blockable, .. } = *start;
+        let overlap = hit.key.span().overlap(&span).expect("the search finds what overlaps");
+        let change = Change { range: span, overlap, event, ticket, blockable };
+        let sequence = hit.sequence();
+        let context = Context { change, sequence, identity, slots: &self.registry.slots };
+        let unwinding = PoisonOnDrop(sequence);
+        let answer = hit.call(&context);
+        assert!(answer.is_ok() || !blockable, "a callback must not refuse an invalidation that may block");
+        if start.release {
+            sequence.close(Closed::Released);
+        }
+        std::mem::forget(unwinding);
+        answer
+    }
+
+    /// Ends an invalidation that `start` returned.
+    pub(crate) fn end(&self, identity: Identity) {
+        self.registry.slots.end(identity);
+    }
+
+    /// Release: calls everybody back once, and refuses subscriptions from now on. Nothing if it was so already.
+    pub(crate) fn release(&self) {
+        if !self.registry.release() {
+            return;
+        }
+        let span = Span::new(..).expect("everything is not empty");
+        let event = Event::new(EventKind::Release);
+        let started = self.start(Start { span, event, blockable: true, release: true });
+        match started {
+            Ok(identity) => self.end(identity),
+            Err(WouldBlock) => unreachable!("a blocking start is not refused"),
+        }
+    }
+
+    // ---- mirror side
+
+    /// The slow part of a begin: waits for everything that may be active over the subscription, as far as `patience`
+    /// allows, and returns the `seq` it all belongs to.
+    #[cold]
+    pub(crate) fn begin(
+        &self,
+        id: u64,
+        sequence: &Sequence,
+        births: &[Identity],
+        patience: Patience,
+    ) -> Result<u64, BeginError> {
+        sequence.open().map_err(refusal)?;
+        let seq = sequence.current();
+        let wait = |identity| self.wait_end(identity, id, patience);
+        sequence.try_for_each_blocker(wait)?;
+        births.iter().copied().try_for_each(wait)?;
+        // Whatever could have been active when `seq` was current has ended; what came later has changed `seq`.
+        sequence.settle(seq).map_err(refusal)?;
+        Ok(seq)
+    }
+
+    fn wait_end(&self, identity: Identity, id: u64, patience: Patience) -> Result<(), BeginError> {
+        let slots = &self.registry.slots;
+        if !slots.is_active(identity) {
+            return Ok(());
+        }
+        let deadline = match patience {
+            Patience::None => return Err(BeginError::Active),
+            Patience::Until(at) => Some(at),
+            Patience::Forever => None,
+        };
+        if slots.inside_call(Some(id)) || Holding::any(self.address()) {
+            return Err(BeginError::InsideCallback);
+        }
+        if slots.slot(identity).is_mine() {
+            return Err(BeginError::InsideInvalidation);
+        }
+        if slots.wait_end(identity, deadline) { Ok(()) } else { Err(BeginError::Active) }
+    }
+
+    /// Ends a subscription, whose value is returned. The caller `may_wait`.
+    pub(crate) fn remove<T>(&self, handle: Handle<T, A>) -> T {
+        let value = self.registry.remove(handle);
+        self.sweep();
+        value
+    }
+
+    /// May this thread wait for callbacks? Not inside one, nor under a lock that one may want.
+    pub(crate) fn may_wait(&self) -> bool {
+        !self.registry.slots.inside_call(None) && !Holding::any(self.address())
+    }
+
+    /// Drops the values of subscriptions that were dropped where nobody may wait. It runs code of the user, and so does
+    /// nothing where `may_wait` forbids that too.
+    pub(crate) fn sweep(&self) {
+        if self.registry.has_buried() && self.may_wait() {
+            self.registry.sweep();
+        }
+    }
+
+    /// Names the space to [`Holding`].
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+fn refusal(why: Closed) -> BeginError {
+    match why {
+        Closed::Poisoned => BeginError::Poisoned,
+        Closed::Released => BeginError::Released,
+    }
+}
+
+impl<A: Address> fmt::Debug for Shared<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.registry.fmt(f)
+    }
+}
+
+/// Ends an invalidation whose start does not come to its end.
+struct EndOnDrop<'a, A: Address> {
+    shared: &'a Shared<A>,
+    identity: Identity,
+}
+
+impl<A: Address> EndOnDrop<'_, A> {
+    fn keep(self) -> Identity {
+        let identity = self.identity;
+        std::mem::forget(self);
+        identity
+    }
+}
+
+impl<A: Address> Drop for EndOnDrop<'_, A> {
+    fn drop(&mut self) {
+        self.shared.end(self.identity);
+    }
+}
+
+/// Poisons a subscription whose callback unwinds.
+struct PoisonOnDrop<'a>(&'a Sequence);
+
+impl Drop for PoisonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close(Closed::Poisoned);
+    }
+}

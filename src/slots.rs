@@ -1,0 +1,332 @@
+//! One slot per invalidation in flight: who it is, what it covers, whom it calls, and who waits for it.
+//!
+//! # State
+//!
+//! | bits | meaning | set by | cleared by |
+//! |---|---|---|---|
+//! | generation | which use of the slot this is; one up with every claim | the claim | never |
+//! | `CLAIMED` | an invalidation has the slot | the claim | its end |
+//! | `ACTIVE` | its range is published | its start | its end |
+//! | `WAIT` | somebody sleeps, or is about to, until something happens to it | waiters, under the slot's lock | its batches and its end, which then wake |
+//!
+//! # Invariants
+//!
+//! 1. Once `CLAIMED`, the state changes by read-modify-write only: no `WAIT` is ever lost.
+//! 2. `owner` is a thread's token only while that thread holds the claim, so a thread that reads its own token there
+//!    reads the truth, whatever the ordering.
+//! 3. `calling` is not 0 only while its owner runs callbacks.
+//! 4. Blocks of slots are added in order and never freed while the space lives; all but the first on demand.
+
+use crate::range::{Address, Span};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*, fence};
+use crate::sync::{CHECKED, Condvar, Mutex, OnceLock, lock, spin_loop, thread_hint, thread_token, wait_until};
+use crossbeam_utils::CachePadded;
+use std::time::Instant;
+
+/// How many subscriptions are called back between two searches.
+pub(crate) const BATCH: usize = if CHECKED { 2 } else { 32 };
+/// Slots allocated with the space; later blocks double.
+const FIRST_BLOCK: usize = if CHECKED { 2 } else { 16 };
+/// 16 * (2^12 - 1) = 65,520 slots: their numbers fit into [`Identity::SLOT_BITS`].
+const BLOCKS: usize = 12;
+/// Looks at a slot before sleeping on it: a wake-up costs some 20 us, most callbacks less.
+const SPINS: usize = if CHECKED { 0 } else { 100 };
+
+const CLAIMED: u64 = 1;
+const ACTIVE: u64 = 2;
+const WAIT: u64 = 4;
+/// One step of the generation.
+const GENERATION: u64 = 8;
+const GENERATION_BITS: u64 = !(GENERATION - 1);
+
+/// Names one invalidation for ever: its slot, and the slot's generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(u64);
+
+impl Identity {
+    /// Nobody. No slot is ever used in generation 0.
+    pub(crate) const NONE: Self = Identity(0);
+    const SLOT_BITS: u32 = 16;
+
+    fn new(state: u64, slot: usize) -> Self {
+        Identity((state / GENERATION) << Self::SLOT_BITS | slot as u64)
+    }
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+    pub(crate) fn from_word(word: u64) -> Self {
+        Identity(word)
+    }
+    fn slot(self) -> usize {
+        (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
+    }
+    /// Is `state` one of this invalidation's, not yet ended? (A generation returns after 2^48 uses of one slot.)
+    fn is_in(self, state: u64) -> bool {
+        state & CLAIMED != 0 && Self::new(state, self.slot()) == self
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Slot<A: Address> {
+    state: AtomicU64,
+    first: A::Cell,
+    last: A::Cell,
+    /// The thread that started it and must not wait for it; 0: none, or it may end on another thread.
+    owner: AtomicUsize,
+    /// Number of the subscription whose callback runs; 0: none.
+    calling: AtomicU64,
+    /// Addresses of the subscriptions of the present batch; 0: none.
+    current: [AtomicUsize; BATCH],
+    lock: Mutex<()>,
+    woken: Condvar,
+}
+
+impl<A: Address> Slot<A> {
+    fn new() -> Self {
+        Slot {
+            state: AtomicU64::new(GENERATION),
+            first: A::Cell::default(),
+            last: A::Cell::default(),
+            owner: AtomicUsize::new(0),
+            calling: AtomicU64::new(0),
+            current: std::array::from_fn(|_| AtomicUsize::new(0)),
+            lock: Mutex::new(()),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// Takes the slot if it is free; the new state.
+    fn try_claim(&self) -> Option<u64> {
+        // Relaxed: only a guess for the exchange.
+        let state = self.state.load(Relaxed);
+        if state & CLAIMED != 0 {
+            return None;
+        }
+        let claimed = (state & GENERATION_BITS) + GENERATION | CLAIMED;
+        // Acquire: pairs with the Release in `Slots::end`. Our range is stored after what the previous user did, so
+        // whoever reads our range instead of its range sees its end (`active_over`).
+        // Release is not needed: nothing of ours is published before `open`.
+        self.state.compare_exchange(state, claimed, Acquire, Relaxed).ok()?;
+        // Relaxed: only its own thread may conclude anything from it (invariant 2).
+        self.owner.store(thread_token(), Relaxed);
+        Some(claimed)
+    }
+
+    /// Publishes the range: from here on subscribers and readers reckon with this invalidation.
+    pub(crate) fn open(&self, span: Span<A>) {
+        // Release: pairs with the Acquire in `active_over`, see `try_claim`.
+        A::store(&self.first, span.first(), Release);
+        A::store(&self.last, span.last(), Release);
+        // Release: the range is there when ACTIVE is seen.
+        self.state.fetch_or(ACTIVE, AcqRel);
+        // The other end is in `active_over`.
+        // - If our fence comes first, a subscriber's scan sees this slot ACTIVE.
+        // - If the subscriber's fence comes first, our search sees its subscription.
+        fence(SeqCst);
+    }
+
+    fn range(&self) -> Option<Span<A>> {
+        // Acquire: see `try_claim`.
+        Span::new(A::load(&self.first, Acquire)..=A::load(&self.last, Acquire))
+    }
+
+    /// Lets removers know whom the batch is about to call.
+    pub(crate) fn hold(&self, entries: impl Iterator<Item = usize>) {
+        for (cell, entry) in self.current.iter().zip(entries) {
+            // Relaxed: the fence orders it.
+            cell.store(entry, Relaxed);
+        }
+        // The other end is in `Sequence::mark_removed`.
+        fence(SeqCst);
+    }
+
+    /// The batch is over: nobody of it is called any more.
+    pub(crate) fn let_go(&self) {
+        self.set_calling(0);
+        for cell in &self.current {
+            // Release: pairs with the Acquire in `holds`; what the callbacks did is visible to the remover.
+            cell.store(0, Release);
+        }
+        // A read-modify-write, so that it cannot pass a waiter that sets WAIT and then looks at `current`: either the
+        // waiter sees the cells empty, or we see WAIT. Acquire and Release for the same pair.
+        if self.state.fetch_and(!WAIT, AcqRel) & WAIT != 0 {
+            self.wake();
+        }
+    }
+
+    /// May a callback of the subscription at this address be running?
+    fn holds(&self, entry: usize) -> bool {
+        // Acquire: pairs with `let_go`, and with the end of the batch if the slot was freed since.
+        // A free slot holds nobody: cells are cleared before the end.
+        self.state.load(Acquire) & CLAIMED != 0 && self.current.iter().any(|cell| cell.load(Acquire) == entry)
+    }
+
+    /// Notes whose callback runs (invariant 3).
+    pub(crate) fn set_calling(&self, subscription: u64) {
+        // Relaxed: as for `owner`.
+        self.calling.store(subscription, Relaxed);
+    }
+
+    /// From now on it may end on another thread, and waiting for it is not waiting for oneself.
+    fn disown(&self) {
+        self.owner.store(0, Relaxed);
+    }
+
+    pub(crate) fn is_mine(&self) -> bool {
+        self.owner.load(Relaxed) == thread_token()
+    }
+
+    /// The subscription whose callback this thread runs for this slot's invalidation, if any.
+    fn my_call(&self) -> Option<u64> {
+        let calling = self.calling.load(Relaxed);
+        (calling != 0 && self.is_mine()).then_some(calling)
+    }
+
+    #[cold]
+    fn wake(&self) {
+        // The lock: a waiter that has set WAIT either sleeps already or has yet to look again.
+        let _held = lock(&self.lock);
+        self.woken.notify_all();
+    }
+
+    /// Sleeps until `done`, or until the deadline; false if it came first. Batches and the end of this slot wake it.
+    #[cold]
+    fn wait(&self, done: impl Fn() -> bool, deadline: Option<Instant>) -> bool {
+        for _ in 0..SPINS {
+            if done() {
+                return true;
+            }
+            spin_loop();
+        }
+        let mut held = lock(&self.lock);
+        loop {
+            // AcqRel: see `let_go`. WAIT left behind on a free slot is cleared by the next claim.
+            self.state.fetch_or(WAIT, AcqRel);
+            if done() {
+                return true;
+            }
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                return false;
+            }
+            held = wait_until(&self.woken, held, deadline);
+        }
+    }
+}
+
+/// All slots of a space.
+#[derive(Debug)]
+pub(crate) struct Slots<A: Address> {
+    blocks: [OnceLock<Box<[CachePadded<Slot<A>>]>>; BLOCKS],
+}
+
+impl<A: Address> Slots<A> {
+    pub(crate) fn new() -> Self {
+        let slots = Slots { blocks: std::array::from_fn(|_| OnceLock::new()) };
+        slots.block(0);
+        slots
+    }
+
+    /// Block `k`, allocated if it is not there yet. Nobody waits for anybody: of two that allocate, one gives up its own.
+    fn block(&self, k: usize) -> &[CachePadded<Slot<A>>] {
+        let block = &self.blocks[k];
+        if block.get().is_none() {
+            let _ = block.set((0..FIRST_BLOCK << k).map(|_| CachePadded::new(Slot::new())).collect());
+        }
+        block.get().expect("it was set just now, by this thread or by another")
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &CachePadded<Slot<A>>> {
+        self.blocks.iter().map_while(OnceLock::get).flatten()
+    }
+
+    /// The slot of an identity that was handed out by `claim`.
+    pub(crate) fn slot(&self, identity: Identity) -> &Slot<A> {
+        let number = identity.slot();
+        let k = (number / FIRST_BLOCK + 1).ilog2() as usize;
+        &self.block(k)[number - FIRST_BLOCK * ((1 << k) - 1)]
+    }
+
+    /// A slot of one's own. Lock-free; allocates a block when all are taken for the first time.
+    pub(crate) fn claim(&self) -> Identity {
+        let mut number = 0;
+        for k in 0..BLOCKS {
+            let block = self.block(k);
+            let hint = thread_hint();
+            for i in 0..block.len() {
+                let at = hint.wrapping_add(i) % block.len();
+                if let Some(state) = block[at].try_claim() {
+                    return Identity::new(state, number + at);
+                }
+            }
+            number += block.len();
+        }
+        panic!("{number} invalidations are open in one address space: are they ever ended?");
+    }
+
+    /// Has this invalidation not ended yet?
+    pub(crate) fn is_active(&self, identity: Identity) -> bool {
+        // Acquire: pairs with the Release in `end`; what the primary side changed is visible to who sees the end.
+        identity != Identity::NONE && identity.is_in(self.slot(identity).state.load(Acquire))
+    }
+
+    /// Ends it and wakes those who wait for it; nobody else.
+    pub(crate) fn end(&self, identity: Identity) {
+        let slot = self.slot(identity);
+        slot.disown();
+        let free = slot.state.load(Relaxed) & GENERATION_BITS;
+        // Release: what the primary side changed is visible to whoever sees the end. Acquire: pairs with the waiter's
+        // fetch_or; a read-modify-write for the same reason as in `let_go`.
+        if slot.state.swap(free, AcqRel) & WAIT != 0 {
+            slot.wake();
+        }
+    }
+
+    pub(crate) fn disown(&self, identity: Identity) {
+        self.slot(identity).disown();
+    }
+
+    /// Those that were open over `span` at some moment since the call: what a subscription is born into.
+    /// The caller has published the subscription.
+    pub(crate) fn active_over(&self, span: Span<A>) -> Box<[Identity]> {
+        // The other end is in `Slot::open`. CLAIMED but not ACTIVE: its fence is after ours, its search finds us.
+        fence(SeqCst);
+        let born_into = |(number, slot): (usize, &CachePadded<Slot<A>>)| {
+            // Acquire: pairs with the RMW in `open`, so the range is that of this use or of a later one. If it is of
+            // a later one (even in part, if an address has two words), this use has ended and we see all it did.
+            let state = slot.state.load(Acquire);
+            let open = state & ACTIVE != 0 && slot.range().is_some_and(|range| range.overlap(&span).is_some());
+            open.then(|| Identity::new(state, number))
+        };
+        self.iter().enumerate().filter_map(born_into).collect()
+    }
+
+    /// Is nobody calling the subscription at this address? The caller has marked it removed.
+    pub(crate) fn is_uncalled(&self, entry: usize) -> bool {
+        self.iter().all(|slot| !slot.holds(entry))
+    }
+
+    /// Waits until nobody calls the subscription at this address. The caller has marked it removed.
+    pub(crate) fn wait_uncalled(&self, entry: usize) {
+        for slot in self.iter() {
+            if slot.holds(entry) {
+                slot.wait(|| !slot.holds(entry), None);
+            }
+        }
+    }
+
+    /// Waits for the end; false if the deadline came first.
+    pub(crate) fn wait_end(&self, identity: Identity, deadline: Option<Instant>) -> bool {
+        self.slot(identity).wait(|| !self.is_active(identity), deadline)
+    }
+
+    /// Does this thread run a callback, of that subscription or of any?
+    pub(crate) fn inside_call(&self, subscription: Option<u64>) -> bool {
+        self.iter().filter_map(|slot| slot.my_call()).any(|called| subscription.is_none_or(|own| own == called))
+    }
+
+    /// How many are claimed just now.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.iter().filter(|slot| slot.state.load(Relaxed) & CLAIMED != 0).count()
+    }
+}
