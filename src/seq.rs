@@ -111,6 +111,7 @@ impl Sequence {
     }
 
     /// States that everything that belonged to `seq` has ended (the caller saw it), and says why not to go on, if so.
+    /// Subscribe says it of [`BIRTH`], never of the present `seq`: a callback may have changed that already.
     pub(crate) fn settle(&self, seq: u64) -> Result<(), Closed> {
         // Release: hands on what the caller saw end, to `idle` and to `set`.
         self.settled.store(seq, Release);
@@ -119,12 +120,6 @@ impl Sequence {
         // - If ours comes first, its store to `settled` comes after ours.
         fence(SeqCst);
         self.open().inspect_err(|_| self.settled.store(UNSETTLED, Release))
-    }
-
-    /// States that nothing was active at birth. A callback may already have changed `seq`: then this says nothing.
-    pub(crate) fn settle_at_birth(&self) {
-        // Release: as in `settle`; what subscribe's scan of the slots saw end is visible to whoever reads this.
-        self.settled.store(BIRTH, Release);
     }
 
     /// `Err` once the subscription takes no more readers.

@@ -141,10 +141,10 @@ impl<A: Address> Slot<A> {
         fence(SeqCst);
     }
 
-    /// The batch is over: nobody of it is called any more.
-    pub(crate) fn let_go(&self) {
+    /// The batch is over: nobody of the first `held` cells is called any more.
+    pub(crate) fn let_go(&self, held: usize) {
         self.set_calling(0);
-        for cell in &self.current {
+        for cell in &self.current[..held] {
             // Release: pairs with the Acquire in `holds`; what the callbacks did is visible to the remover.
             cell.store(0, Release);
         }

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 ///
 /// ```
 /// use interval_notifier::{Ack, Call, Invalidate, WouldBlock};
-/// use std::{collections::BTreeMap, sync::Mutex};
+/// use std::{collections::BTreeMap, ops::RangeBounds, sync::Mutex};
 ///
 /// struct Pages(Mutex<BTreeMap<u64, u64>>);
 ///
@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 ///             self.0.try_lock().map_err(|_| call.would_block())?
 ///         };
 ///         let ack = call.set_seq(&mut pages);
-///         pages.retain(|page, _| Some(*page).filter(|p| (call.overlap().first()..=call.overlap().last()).contains(p)).is_none());
+///         pages.retain(|page, _| !call.overlap().contains(page));
 ///         Ok(ack)
 ///     }
 /// }

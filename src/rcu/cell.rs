@@ -25,31 +25,41 @@ impl<T: Send + Sync + 'static> Published<T> {
         unsafe { &*current }
     }
 
-    /// Publishes `value` and retires the one before.
-    pub(super) fn replace(&self, value: T) {
+    /// Publishes `value`. The one before is retired when what is returned is dropped.
+    pub(super) fn replace(&self, value: T) -> Retired<T> {
         let next = Box::into_raw(Box::new(value));
         // Release: publishes what `next` points to. Acquire: we free the old one, so what its publisher did comes first.
-        let old = Retired(self.current.swap(next, AcqRel));
-        let guard = epoch::pin();
-        // SAFETY: `old` came from a `Box` and was swapped out, so no later pin can load it and nobody else frees it;
-        // `T: Send`, so it may be dropped by whichever thread the epoch chooses.
-        unsafe { guard.defer_unchecked(move || old.free()) };
+        Retired(Garbage(self.current.swap(next, AcqRel)))
     }
 }
 
 impl<T> Drop for Published<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self`, whoever had access before is ordered by whatever gave us this.
-        Retired(self.current.load(Relaxed)).free();
+        Garbage(self.current.load(Relaxed)).free();
     }
 }
 
-/// A box that waits to be freed.
-struct Retired<T>(*mut T);
+/// A value that was replaced. Dropping it hands it to the epoch.
+#[must_use]
+pub(super) struct Retired<T>(Garbage<T>);
 
-impl<T> Retired<T> {
+impl<T> Drop for Retired<T> {
+    fn drop(&mut self) {
+        let garbage = Garbage(self.0.0);
+        let guard = epoch::pin();
+        // SAFETY: it was swapped out, so no later pin can load it, and nobody else frees it: `Retired` is made once, by
+        // `replace`, and does not give it away. `T: Send` there, so it may be dropped by any thread.
+        unsafe { guard.defer_unchecked(move || garbage.free()) };
+    }
+}
+
+/// A box that nobody frees but us.
+struct Garbage<T>(*mut T);
+
+impl<T> Garbage<T> {
     fn free(self) {
-        // SAFETY: made from `Box::into_raw` and freed once, by `Published`, which has given up every other access.
+        // SAFETY: made by `Box::into_raw` in `new` or `replace`; freed once, after `Published` gave up every access.
         drop(unsafe { Box::from_raw(self.0) });
     }
 }

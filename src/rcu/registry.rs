@@ -1,11 +1,11 @@
 //! Who is subscribed, and who is being called.
 
-use super::cell::Published;
+use super::cell::{Published, Retired};
 use super::entry::{Context, EntryRef, Handle, Listener};
 use crate::error::WouldBlock;
 use crate::event::random_u64;
 use crate::range::{Address, Span};
-use crate::seq::Sequence;
+use crate::seq::{BIRTH, Sequence};
 use crate::slots::{BATCH, Identity, Slot, Slots};
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::sync::{CHECKED, Mutex, epoch, lock};
@@ -69,18 +69,21 @@ impl<A: Address> Registry<A> {
         let handle = Handle::new(key, value);
         writer.next_id += 1;
         writer.tree = writer.tree.insert(key, handle.entry_ref());
-        self.publish(&writer);
+        let replaced = self.publish(&writer);
         drop(writer);
+        drop(replaced);
 
         let births = self.slots.active_over(span);
         if births.is_empty() {
-            handle.sequence().settle_at_birth();
+            // If it has been closed already, its begins will say so.
+            let _ = handle.sequence().settle(BIRTH);
         }
         Ok(Inserted { handle, births })
     }
 
-    fn publish(&self, writer: &Writer<A>) {
-        self.root.replace(Root { tree: writer.tree.clone(), next_id: writer.next_id });
+    /// Publishes the writer's tree. What it replaces is retired when it is dropped: after the lock, as that may free.
+    fn publish(&self, writer: &Writer<A>) -> Retired<Root<A>> {
+        self.root.replace(Root { tree: writer.tree.clone(), next_id: writer.next_id })
     }
 
     /// From now on `insert` refuses. False if it was so already.
@@ -92,8 +95,9 @@ impl<A: Address> Registry<A> {
     fn unlink<T>(&self, handle: &Handle<T, A>) {
         let mut writer = lock(&self.writer);
         writer.tree = writer.tree.remove(handle.key()).expect("it is in the tree until its handle takes it out");
-        self.publish(&writer);
+        let replaced = self.publish(&writer);
         drop(writer);
+        drop(replaced);
         handle.sequence().mark_removed();
     }
 
@@ -186,22 +190,28 @@ pub(crate) struct Batch<'r, A: Address> {
     registry: &'r Registry<A>,
     slot: &'r Slot<A>,
     found: ArrayVec<Found<A>, BATCH>,
-    held: bool,
+    /// How many the slot holds for us; some of them may have been removed before we looked.
+    held: usize,
 }
 
 impl<'r, A: Address> Batch<'r, A> {
     /// A batch of the invalidation that has claimed `slot`, empty at first.
     pub(crate) fn new(registry: &'r Registry<A>, slot: &'r Slot<A>) -> Self {
-        Batch { registry, slot, found: ArrayVec::new(), held: false }
+        Batch { registry, slot, found: ArrayVec::new(), held: 0 }
     }
 
     /// Lets go of the last ones and searches for the next. False if there are no more.
     pub(crate) fn fill(&mut self, cursor: &mut Cursor<A>) -> bool {
-        self.let_go();
-        while !cursor.exhausted && self.found.is_empty() {
+        loop {
+            self.let_go();
+            if cursor.exhausted {
+                return false;
+            }
             self.search(cursor);
+            if !self.found.is_empty() {
+                return true;
+            }
         }
-        !self.found.is_empty()
     }
 
     fn search(&mut self, cursor: &mut Cursor<A>) {
@@ -220,7 +230,7 @@ impl<'r, A: Address> Batch<'r, A> {
         cursor.after = Some(last.key);
 
         self.slot.hold(found.iter().map(|hit| hit.entry.address()));
-        self.held = true;
+        self.held = found.len();
         // Only those that were not marked when we looked, after the fence in `hold`, are protected by `current`
         // (invariant 3); the others are not to be touched after the pin.
         // SAFETY: the entry was found in a tree loaded under `guard`, which is still pinned.
@@ -230,8 +240,9 @@ impl<'r, A: Address> Batch<'r, A> {
 
     fn let_go(&mut self) {
         self.found.clear();
-        if std::mem::take(&mut self.held) {
-            self.slot.let_go();
+        match std::mem::take(&mut self.held) {
+            0 => {}
+            held => self.slot.let_go(held),
         }
     }
 
