@@ -106,7 +106,9 @@ impl fmt::Display for BeginError {
             BeginError::InsideCallback => {
                 "a begin inside the subscription's own callback, or under a mirror lock, would wait for itself"
             }
-            BeginError::InsideInvalidation => "this thread holds the overlapping invalidation open: it would wait for itself",
+            BeginError::InsideInvalidation => {
+                "this thread holds the overlapping invalidation open: it would wait for itself"
+            }
             BeginError::Poisoned => "a callback of the subscription panicked",
             BeginError::Released => "the address space has been released",
         })
@@ -135,7 +137,9 @@ impl<E: fmt::Display> fmt::Display for UpdateError<E> {
         match self {
             UpdateError::Build(error) => write!(f, "the build failed: {error}"),
             UpdateError::Begin(error) => write!(f, "the build could not begin: {error}"),
-            UpdateError::Exhausted { attempts } => write!(f, "still overtaken by invalidations after {attempts} builds"),
+            UpdateError::Exhausted { attempts } => {
+                write!(f, "still overtaken by invalidations after {attempts} builds")
+            }
         }
     }
 }

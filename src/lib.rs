@@ -104,8 +104,14 @@
 //!   installing without a retry do not compile.
 //! * [`Subscription`], with an [`Invalidate`] of yours: where one lock of yours covers many subscriptions, as in GPU
 //!   drivers. The witness `&mut Locked` keeps the lock from being forgotten; which lock it is is up to you.
-#![cfg_attr(feature = "table", doc = "* [`TranslationTable`]: a ready secondary page table for the inside of either (feature `table`).")]
-#![cfg_attr(not(feature = "table"), doc = "* `TranslationTable`: a ready secondary page table for the inside of either (feature `table`).")]
+#![cfg_attr(
+    feature = "table",
+    doc = "* [`TranslationTable`]: a ready secondary page table for the inside of either (feature `table`)."
+)]
+#![cfg_attr(
+    not(feature = "table"),
+    doc = "* `TranslationTable`: a ready secondary page table for the inside of either (feature `table`)."
+)]
 //!
 //! # Cost and progress
 //!
@@ -151,6 +157,9 @@ mod error;
 mod event;
 mod held;
 mod mirror;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod model;
 mod primary;
 mod range;
 mod rcu;
@@ -161,12 +170,9 @@ mod subscription;
 mod sync;
 #[cfg(feature = "table")]
 mod table;
-mod tree;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod model;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use error::{
     BeginError, Collision, InsideCallback, Poisoned, SubscribeError, SubscribeErrorKind, UpdateError, WouldBlock,

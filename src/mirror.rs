@@ -392,6 +392,7 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
     ///
     /// As there.
     #[doc(alias = "mmu_interval_check_retry")]
+    #[must_use]
     #[inline]
     pub fn check_retry(&self, seq: &ReadSeq<A>) -> bool {
         self.subscription.check_retry(seq)

@@ -26,12 +26,16 @@ mod toy;
 mod tree;
 mod world;
 
+use std::collections::BTreeMap;
+
 pub use op::{Op, ops_from_bytes};
 pub use tree::run_tree;
 
-/// Runs a program against the crate and the oracle, and panics where they disagree.
-pub fn run(ops: &[Op]) {
+/// Runs a program against the crate and the oracle, and panics where they disagree. It tells how often each outcome was
+/// reached, so that a test can tell that it was not vacuous.
+pub fn run(ops: &[Op]) -> BTreeMap<String, u64> {
     let world = world::World::new();
     ops.iter().for_each(|op| world.step_and_rest(op));
     world.tear_down();
+    std::mem::take(&mut world.oracle().reached)
 }

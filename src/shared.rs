@@ -17,7 +17,7 @@ use crate::error::{BeginError, WouldBlock};
 use crate::event::{Change, Event, EventKind};
 use crate::held::Holding;
 use crate::range::{Address, Span};
-use crate::rcu::{Batch, Context, Cursor, Handle, Hit, Registry};
+use crate::rcu::{Answer, Batch, Context, Cursor, Handle, Hit, Registry};
 use crate::seq::{Closed, Sequence};
 use crate::slots::Identity;
 use crate::sync::atomic::{AtomicU64, Ordering::*};
@@ -83,7 +83,7 @@ impl<A: Address> Shared<A> {
         self.invalidate_seq.fetch_add(2, Relaxed)
     }
 
-    fn call(&self, hit: &Hit<'_, A>, start: &Start<A>, ticket: u64, identity: Identity) -> Result<(), WouldBlock> {
+    fn call(&self, hit: &Hit<'_, A>, start: &Start<A>, ticket: u64, identity: Identity) -> Answer {
         let Start { span, event, blockable, .. } = *start;
         let overlap = hit.key.span().overlap(&span).expect("the search finds what overlaps");
         let change = Change { range: span, overlap, event, ticket, blockable };

@@ -103,7 +103,7 @@ impl<A: Address> Slot<A> {
         if state & CLAIMED != 0 {
             return None;
         }
-        let claimed = (state & GENERATION_BITS) + GENERATION | CLAIMED;
+        let claimed = ((state & GENERATION_BITS) + GENERATION) | CLAIMED;
         // Acquire: pairs with the Release in `Slots::end`. Our range is stored after what the previous user did, so
         // whoever reads our range instead of its range sees its end (`active_over`).
         // Release is not needed: nothing of ours is published before `open`.
@@ -214,10 +214,13 @@ impl<A: Address> Slot<A> {
     }
 }
 
+/// A block of slots; each on cache lines of its own.
+type Block<A> = Box<[CachePadded<Slot<A>>]>;
+
 /// All slots of a space.
 #[derive(Debug)]
 pub(crate) struct Slots<A: Address> {
-    blocks: [OnceLock<Box<[CachePadded<Slot<A>>]>>; BLOCKS],
+    blocks: [OnceLock<Block<A>>; BLOCKS],
 }
 
 impl<A: Address> Slots<A> {

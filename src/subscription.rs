@@ -17,7 +17,7 @@ use crate::error::{BeginError, InsideCallback, SubscribeError, SubscribeErrorKin
 use crate::event::Change;
 use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
-use crate::rcu::{Context, Handle, Inserted, Listener};
+use crate::rcu::{Answer, Context, Handle, Inserted, Listener};
 use crate::shared::Patience;
 use crate::slots::Identity;
 use crate::sync::Arc;
@@ -183,7 +183,7 @@ pub struct Ack {
 }
 
 impl<T: Invalidate<A>, A: Address> Listener<A> for T {
-    fn hear(&self, context: &Context<'_, A>) -> Result<(), WouldBlock> {
+    fn hear(&self, context: &Context<'_, A>) -> Answer {
         let call = Call { context, collided: Cell::new(false), locked: PhantomData, bound: PhantomData };
         let ack = self.invalidate(&call)?;
         assert_eq!(ack.call, call.id(), "a callback must answer with an Ack of its own Call");
@@ -300,6 +300,7 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     ///
     /// If `seq` is of another subscription.
     #[doc(alias = "mmu_interval_check_retry")]
+    #[must_use]
     #[inline]
     pub fn check_retry(&self, seq: &ReadSeq<A>) -> bool {
         assert!(seq.of == self.handle().key().id, "a ReadSeq must be given back to the subscription it is of");
@@ -325,6 +326,7 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     ///
     /// If `seq` is of another subscription.
     #[doc(alias = "mmu_interval_read_retry")]
+    #[must_use = "true means that what was built is stale"]
     #[inline]
     pub fn read_retry(&self, seq: ReadSeq<A>, locked: &T::Locked) -> bool {
         let _ = locked;
@@ -378,7 +380,6 @@ impl<T, A: Address> Subscription<T, A> {
     pub fn ops(&self) -> &T {
         self.handle().value()
     }
-
 
     /// No reader may begin any more: what is built would be committed to a mirror that is half-changed.
     pub(crate) fn poison(&self) {

@@ -41,7 +41,7 @@ use crate::{Address, Change, MirrorState, Span};
 /// It is a [`MirrorState`] as it stands: its callback [unmaps](Self::unmap) what the invalidation overlaps. Put it into
 /// a [`Mirror`](crate::Mirror), give [`device_cache`](Self::device_cache) to the device, and build translations with
 /// [`update`](crate::Mirror::update). Inside a larger state, call [`unmap`](Self::unmap) with
-/// [`change.overlap()`](Change::overlap) from the state's own callback.
+/// [`change.overlap()`](Change::overlap) from the state's own callback, before anything there that may panic.
 ///
 /// # Guarantees
 ///

@@ -5,8 +5,8 @@ use crate::event::Change;
 use crate::range::Address;
 use crate::seq::Sequence;
 use crate::slots::{Identity, Slots};
-use crate::tree::Key;
 use crate::sync::epoch;
+use crate::tree::Key;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -22,15 +22,18 @@ pub(crate) struct Context<'a, A: Address> {
 
 /// A value that can be called back.
 pub(crate) trait Listener<A: Address>: Send + Sync + 'static {
-    fn hear(&self, context: &Context<'_, A>) -> Result<(), WouldBlock>;
+    fn hear(&self, context: &Context<'_, A>) -> Answer;
 }
+
+/// What a callback answers: `Ok`, or refused.
+pub(crate) type Answer = Result<(), WouldBlock>;
 
 /// What an entry can do whose type of value is forgotten.
 struct Table<A: Address> {
     /// # Safety
     /// 1. The entry is of the type the table was made for, and alive.
     /// 2. Its value is still in it and is not taken out before the call returns.
-    hear: unsafe fn(NonNull<Header<A>>, &Context<'_, A>) -> Result<(), WouldBlock>,
+    hear: unsafe fn(NonNull<Header<A>>, &Context<'_, A>) -> Answer,
     /// Drops the value and retires the memory.
     ///
     /// # Safety
@@ -57,7 +60,7 @@ struct Entry<T, A: Address> {
 impl<T: Listener<A>, A: Address> Entry<T, A> {
     const TABLE: &'static Table<A> = &Table { hear: Self::hear, bury: Self::bury };
 
-    unsafe fn hear(header: NonNull<Header<A>>, context: &Context<'_, A>) -> Result<(), WouldBlock> {
+    unsafe fn hear(header: NonNull<Header<A>>, context: &Context<'_, A>) -> Answer {
         // SAFETY: by clause 1 the header is the first field of a live `Entry<T, A>`, and the pointer was made from one
         // to the whole; by clause 2 its value is there. Only shared references to an entry exist while it lives.
         let entry = unsafe { header.cast::<Self>().as_ref() };
@@ -77,9 +80,10 @@ impl<T, A: Address> Entry<T, A> {
     /// # Safety
     /// The clauses of [`Table::bury`].
     unsafe fn take(entry: NonNull<Self>) -> T {
-        // SAFETY: alive and of this type by clause 1, value present and unshared by clause 2; it is `ManuallyDrop`, so
-        // the copy that stays behind in memory is not dropped again.
-        let value = unsafe { std::ptr::read(&raw const (*entry.as_ptr()).value) };
+        // SAFETY: alive and of this type by clause 1.
+        let value = unsafe { &raw const (*entry.as_ptr()).value };
+        // SAFETY: present and unshared by clause 2; it is `ManuallyDrop`, so the copy that stays behind is not dropped.
+        let value = unsafe { value.read() };
         let retired = Retired(entry);
         let guard = epoch::pin();
         // SAFETY: by clause 3 and invariant 2 only those pinned now can still look at the header. The memory is freed
@@ -139,7 +143,7 @@ impl<A: Address> EntryRef<A> {
     ///
     /// # Safety
     /// The entry is in a batch that outlasts the call (invariant 3: its value is there and stays).
-    pub(super) unsafe fn hear(self, context: &Context<'_, A>) -> Result<(), WouldBlock> {
+    pub(super) unsafe fn hear(self, context: &Context<'_, A>) -> Answer {
         // SAFETY: it is alive by our clause.
         let header = unsafe { self.0.as_ref() };
         // SAFETY: 1. the table was put there together with the value's type, alive by our clause; 2. our clause.

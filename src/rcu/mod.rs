@@ -35,5 +35,5 @@ mod cell;
 mod entry;
 mod registry;
 
-pub(crate) use entry::{Context, Handle, Listener};
+pub(crate) use entry::{Answer, Context, Handle, Listener};
 pub(crate) use registry::{Batch, Cursor, Hit, Inserted, Registry};

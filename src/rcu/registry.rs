@@ -1,8 +1,7 @@
 //! Who is subscribed, and who is being called.
 
 use super::cell::{Published, Retired};
-use super::entry::{Context, EntryRef, Handle, Listener};
-use crate::error::WouldBlock;
+use super::entry::{Answer, Context, EntryRef, Handle, Listener};
 use crate::event::random_u64;
 use crate::range::{Address, Span};
 use crate::seq::{BIRTH, Sequence};
@@ -272,7 +271,7 @@ impl<'b, A: Address> Hit<'b, A> {
     }
 
     /// Calls it back.
-    pub(crate) fn call(&self, context: &Context<'_, A>) -> Result<(), WouldBlock> {
+    pub(crate) fn call(&self, context: &Context<'_, A>) -> Answer {
         self.batch.slot.set_calling(self.key.id);
         // SAFETY: the entry is in `batch`, which is borrowed for longer than this call.
         unsafe { self.entry.hear(context) }
