@@ -45,23 +45,49 @@ pub trait MirrorState<A: Address = u64>: Send + Sync + 'static {
 }
 
 /// The value of the subscription: the state and its lock.
+///
+/// The lock prefers callbacks. Mutexes are not fair, so a reader that comes again and again could keep the owner out
+/// for seconds; instead a callback that has to wait holds `door`, at which readers queue up behind it.
 struct Locked<S> {
     state: Mutex<S>,
+    door: Mutex<()>,
+    /// How many callbacks wait; readers need not look at the door otherwise.
+    waiting: AtomicUsize,
     /// The thread that holds the lock; 0: none. Only that thread may conclude anything from it.
     owner: AtomicUsize,
 }
 
 impl<S> Locked<S> {
     fn new(state: S) -> Self {
-        Locked { state: Mutex::new(state), owner: AtomicUsize::new(0) }
+        Locked { state: Mutex::new(state), door: Mutex::new(()), waiting: AtomicUsize::new(0), owner: AtomicUsize::new(0) }
     }
 
-    /// Locks it, or says that this thread has it already.
+    /// Locks it after the callbacks that wait for it, or says that this thread has it already.
     fn lock(&self, space: usize) -> Result<LockedGuard<'_, S>, Relocked> {
         if self.is_mine() {
             return Err(Relocked);
         }
+        // Relaxed: a matter of turns; what the lock protects is ordered by the lock.
+        if self.waiting.load(Relaxed) != 0 {
+            drop(lock(&self.door));
+        }
         Ok(LockedGuard::new(lock(&self.state), &self.owner, space))
+    }
+
+    /// Locks it for a callback, before the readers that come meanwhile.
+    fn lock_first(&self, space: usize) -> Result<LockedGuard<'_, S>, Relocked> {
+        if self.is_mine() {
+            return Err(Relocked);
+        }
+        if let Some(guard) = self.try_lock(space) {
+            return Ok(guard);
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let door = lock(&self.door);
+        let guard = LockedGuard::new(lock(&self.state), &self.owner, space);
+        self.waiting.fetch_sub(1, Relaxed);
+        drop(door);
+        Ok(guard)
     }
 
     /// Locks it if it is free.
@@ -121,7 +147,7 @@ impl<S: MirrorState<A>, A: Address> Invalidate<A> for Callback<S> {
 
     fn invalidate(&self, call: &Call<'_, S, A>) -> Result<Ack, WouldBlock> {
         let mut guard = if call.is_blockable() {
-            self.locked.lock(self.space).unwrap_or_else(|relocked| relocked.panic("invalidate"))
+            self.locked.lock_first(self.space).unwrap_or_else(|relocked| relocked.panic("invalidate"))
         } else {
             self.locked.try_lock(self.space).ok_or_else(|| call.would_block())?
         };
@@ -175,7 +201,9 @@ pub struct Mirror<S, A: Address = u64> {
     subscription: Subscription<Callback<S>, A>,
 }
 
-/// Shared access to a mirror's state; while it is held, invalidations of the mirror wait (or are refused).
+/// Shared access to a mirror's state; while it is held, invalidations of the mirror wait (or are refused). An
+/// invalidation that waits comes before the next reader. To invalidate the mirror's range on the thread that holds the
+/// guard would be waiting for oneself: it panics, saying so, and poisons the mirror as any panic in a callback does.
 ///
 /// What was built can be used here, but not installed: `&mut S` exists only in [`Mirror::update`], [`Mirror::commit`],
 /// [`Mirror::evict`] and [`MirrorState::invalidate`].
@@ -297,6 +325,8 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
     /// the lock, and only if no overlapping invalidation has been called back since that attempt began. What `install`
     /// returns is returned. An error of `build` from an attempt that has become stale is not the caller's: a pin fails
     /// *because* the range is being remapped. Such an attempt is repeated like any other collision.
+    ///
+    /// (If `build` is bound by `let` before the call, the compiler needs its argument's type: `|_: Attempt<'_>| ..`.)
     ///
     /// # Blocking
     ///
@@ -534,5 +564,41 @@ struct PoisonOnDrop<'a, S, A: Address>(&'a Subscription<Callback<S>, A>);
 impl<S, A: Address> Drop for PoisonOnDrop<'_, S, A> {
     fn drop(&mut self) {
         self.0.poison();
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::EventKind;
+    use std::thread;
+
+    /// Who had the lock, in order.
+    struct Log(Vec<&'static str>);
+    impl MirrorState for Log {
+        fn invalidate(&mut self, _: &Change) {
+            self.0.push("callback");
+        }
+    }
+
+    #[test]
+    fn a_callback_that_waits_comes_before_the_next_reader() {
+        let space = AddressSpace::new();
+        let mirror = space.mirror(.., Log(Vec::new())).unwrap();
+        let first = mirror.lock().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| space.invalidate(.., EventKind::Clear).end());
+            while mirror.locked().waiting.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+            // It waits for the lock with the door in its hand, or is just about to take the door.
+            while mirror.locked().door.try_lock().is_ok() {
+                thread::yield_now();
+            }
+            // Nobody could be quicker: the callback has yet to wake up.
+            drop(first);
+            mirror.evict(|log| log.0.push("reader")).unwrap();
+        });
+        assert_eq!(mirror.unsubscribe().unwrap().0, ["callback", "reader"]);
     }
 }
