@@ -59,7 +59,12 @@ struct Locked<S> {
 
 impl<S> Locked<S> {
     fn new(state: S) -> Self {
-        Locked { state: Mutex::new(state), door: Mutex::new(()), waiting: AtomicUsize::new(0), owner: AtomicUsize::new(0) }
+        Locked {
+            state: Mutex::new(state),
+            door: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
+            owner: AtomicUsize::new(0),
+        }
     }
 
     /// Locks it after the callbacks that wait for it, or says that this thread has it already.
