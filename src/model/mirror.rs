@@ -9,7 +9,7 @@ use crate::{BeginError, Retry, SubscribeError, UpdateError};
 use std::cell::Cell;
 
 /// Subscriptions at a time: enough for more than one batch of callbacks.
-const CROWD: usize = 80;
+const CROWD: usize = 48;
 /// What `update` is given.
 const ATTEMPTS: u32 = 2;
 

@@ -82,7 +82,6 @@ struct Inv {
     reach: Option<Reach>,
     event: Event,
     blocking: bool,
-    ended: bool,
     /// Is it a guard of this thread, which cannot end while the thread waits?
     bound: bool,
     /// Those it collided with, and those subscribed while it was active: their begins wait for its end.
@@ -102,7 +101,12 @@ pub(crate) struct Oracle {
     generation: u64,
     primary: Pages,
     subs: Vec<Sub>,
-    invs: Vec<Inv>,
+    /// Not subscribed, and not dropped yet.
+    doomed: Vec<SubId>,
+    /// The invalidations that have started, or are about to, and have not ended.
+    active: BTreeMap<InvId, Inv>,
+    invs: InvId,
+    newest_ticket: u64,
     /// Starts that have not returned, the innermost last.
     starting: Vec<InvId>,
     /// Callbacks that have not returned, the innermost last.
@@ -120,6 +124,7 @@ impl Oracle {
         let reach = Reach::of(range);
         let (live, poisoned, released, floor) = (false, false, false, Pages::new());
         self.subs.push(Sub { reach, live, poisoned, released, drops: 0, collisions: 0, floor });
+        self.doomed.push(self.subs.len() - 1);
         self.subs.len() - 1
     }
 
@@ -134,14 +139,16 @@ impl Oracle {
             return Err(SubscribeErrorKind::Released);
         }
         self.subs[sub].live = true;
-        let overlapping = |inv: &&mut Inv| !inv.ended && inv.reach.is_some_and(|r| r.clip(&reach).is_some());
-        self.invs.iter_mut().filter(overlapping).for_each(|inv| inv.concerned.push(sub));
+        self.doomed.retain(|doomed| *doomed != sub);
+        let overlapping = |inv: &&mut Inv| inv.reach.is_some_and(|r| r.clip(&reach).is_some());
+        self.active.values_mut().filter(overlapping).for_each(|inv| inv.concerned.push(sub));
         Ok(())
     }
 
     /// P4: no callback from here on.
     pub(crate) fn removed(&mut self, sub: SubId) {
         assert!(std::mem::take(&mut self.subs[sub].live), "{sub} was not subscribed");
+        self.doomed.push(sub);
     }
 
     /// P7: may a subscription be taken back here, or would that wait for its own caller?
@@ -153,6 +160,7 @@ impl Oracle {
     pub(crate) fn dropped(&mut self, sub: SubId) {
         assert!(!self.subs[sub].live, "{sub} was dropped while subscribed");
         self.subs[sub].drops += 1;
+        self.doomed.retain(|doomed| *doomed != sub);
         assert_eq!(self.subs[sub].drops, 1, "{sub} was dropped twice");
     }
 
@@ -172,11 +180,7 @@ impl Oracle {
     /// Something has just ended that drops the values of those removed where nobody could wait: all are gone, if they
     /// could be dropped here.
     pub(crate) fn swept(&self) {
-        if self.may_unsubscribe() {
-            for (id, sub) in self.subs.iter().enumerate() {
-                assert_eq!(sub.drops, u32::from(!sub.live), "drops of {id}, which is {sub:?}");
-            }
-        }
+        assert!(self.doomed.is_empty() || !self.may_unsubscribe(), "P4: removed and not dropped: {:?}", self.doomed);
     }
 }
 
@@ -189,97 +193,94 @@ impl Oracle {
         let mut due: Vec<SubId> =
             (0..self.subs.len()).filter(|&s| self.subs[s].live && overlaps(&self.subs[s])).collect();
         due.sort_by_key(|&s| std::cmp::Reverse((self.subs[s].reach, s)));
-        let (ended, bound, left) = (reach.is_none(), true, Left::Answered);
-        self.invs.push(Inv {
-            reach,
-            event,
-            blocking,
-            ended,
-            bound,
-            concerned: vec![],
-            due,
-            calls: 0,
-            ticket: None,
-            left,
-        });
-        self.starting.push(self.invs.len() - 1);
-        self.invs.len() - 1
+        let (bound, concerned, left) = (true, vec![], Left::Answered);
+        self.invs += 1;
+        self.active
+            .insert(self.invs, Inv { reach, event, blocking, bound, concerned, due, calls: 0, ticket: None, left });
+        self.starting.push(self.invs);
+        self.invs
+    }
+
+    /// The invalidation whose callbacks are running, the innermost.
+    fn calling(&mut self) -> (InvId, &mut Inv) {
+        let id = *self.starting.last().expect("no start is under way");
+        (id, self.active.get_mut(&id).expect("what starts has not ended"))
     }
 
     /// A callback was entered. It must be the next one due: P3 knows no others.
     pub(crate) fn enter(&mut self, sub: SubId, change: &Change) {
-        let id = *self.starting.last().expect("no start is under way");
-        assert_eq!(self.next_due(id), Some(sub), "the next one due for {:?}", self.invs[id].reach);
-        let inv = &mut self.invs[id];
-        inv.due.pop();
-        inv.calls += 1;
-        let (calls, depth) = (inv.calls, self.inside.len());
-        assert_eq!(inv.left, Left::Answered, "called after a refusal");
-        let (whole, mine) =
-            (inv.reach.expect("an empty range hits nothing"), self.subs[sub].reach.expect("it is live"));
+        let mine = self.subs[sub].reach.expect("it is live");
+        let next = self.next_due();
+        let (_, inv) = self.calling();
+        assert_eq!((next, inv.left), (Some(sub), Left::Answered), "the next one due for {:?}", inv.reach);
+        let whole = inv.reach.expect("an empty range hits nothing");
         assert_eq!(whole, Reach::of_span(change.range()));
         assert_eq!(whole.clip(&mine).expect("they overlap"), Reach::of_span(change.overlap()));
         assert_eq!((change.event(), change.is_blockable()), (inv.event, inv.blocking));
-        self.number(id, change.ticket());
-        self.note(format!("callback inside {depth} others"));
-        if calls == 33 {
+        inv.due.pop();
+        inv.calls += 1;
+        if inv.calls == 33 {
             self.note("a second batch");
         }
+        self.number(change.ticket());
+        self.note(format!("callback inside {} others", self.inside.len()));
         self.inside.push(sub);
     }
 
     /// One ticket an invalidation, odd, and never used before.
-    fn number(&mut self, id: InvId, ticket: u64) {
-        let newest = self.invs.iter().filter_map(|inv| inv.ticket).max();
-        match self.invs[id].ticket {
+    fn number(&mut self, ticket: u64) {
+        let newest = self.newest_ticket;
+        let (_, inv) = self.calling();
+        match inv.ticket.replace(ticket) {
             Some(known) => assert_eq!(ticket, known, "all hits of an invalidation have one ticket"),
-            None => assert!(ticket & 1 == 1 && newest < Some(ticket), "{ticket} after {newest:?}"),
+            None => assert!(ticket & 1 == 1 && newest < ticket, "ticket {ticket} after {newest}"),
         }
-        self.invs[id].ticket = Some(ticket);
+        self.newest_ticket = newest.max(ticket);
     }
 
     /// The innermost callback has called `set_seq`.
     pub(crate) fn collide(&mut self, sub: SubId) {
-        let id = *self.starting.last().expect("no start is under way");
         self.subs[sub].collisions += 1;
-        self.invs[id].concerned.push(sub);
+        self.calling().1.concerned.push(sub);
     }
 
     /// The innermost callback is over. A panic poisons its subscription.
     pub(crate) fn leave(&mut self, sub: SubId, left: Left) {
         assert_eq!(self.inside.pop(), Some(sub));
-        let id = *self.starting.last().expect("no start is under way");
-        self.invs[id].left = left;
+        let (_, inv) = self.calling();
+        inv.left = left;
+        let heard_release = inv.event.kind() == EventKind::Release && left == Left::Answered;
+        self.subs[sub].released |= heard_release;
         self.subs[sub].poisoned |= left == Left::Panicked;
-        self.subs[sub].released |= left == Left::Answered && self.invs[id].event.kind() == EventKind::Release;
     }
 
-    /// A start is over, by returning a guard, by refusing or by unwinding. The last two leave nothing open (P6).
-    pub(crate) fn started(&mut self, id: InvId, left: Left) {
-        assert_eq!(self.starting.pop(), Some(id));
-        let next = self.next_due(id);
+    /// The innermost start is over, by returning a guard, by refusing or by unwinding. The last two leave nothing open
+    /// (P6).
+    pub(crate) fn started(&mut self, left: Left) {
         self.note(format!("start {left:?}"));
-        let inv = &mut self.invs[id];
+        let next = self.next_due();
+        let (id, inv) = self.calling();
         match left {
-            Left::Answered => {
-                assert_eq!((inv.left, next), (left, None), "P5: the start of {id} missed somebody");
-                self.change(id);
-            }
+            Left::Answered => assert_eq!((inv.left, next), (left, None), "P5: the start of {id} missed somebody"),
             // A mirror whose lock is held refuses by itself.
-            Left::Refused if next.is_some_and(|sub| self.locked.contains(&sub)) => {
-                inv.ended = true;
+            Left::Refused if inv.left == Left::Answered => {
+                assert!(next.is_some_and(|sub| self.locked.contains(&sub)), "P6: nobody refused {id}");
                 self.note("start refused by a lock");
             }
-            _ => {
-                assert_eq!(inv.left, left, "how the start of {id} ended");
-                inv.ended = true;
-            }
+            _ => assert_eq!(inv.left, left, "how the start of {id} ended"),
+        }
+        self.starting.pop();
+        if left == Left::Answered {
+            self.change(id);
+        } else {
+            self.active.remove(&id);
         }
     }
 
-    /// Whom `id` calls next: P4 passes over those removed meanwhile, P7 over the poisoned.
-    fn next_due(&mut self, id: InvId) -> Option<SubId> {
-        let (due, subs) = (&mut self.invs[id].due, &self.subs);
+    /// Whom the innermost start calls next: P4 passes over those removed meanwhile, P7 over the poisoned.
+    fn next_due(&mut self) -> Option<SubId> {
+        let id = self.starting.last()?;
+        let (due, subs) = (&mut self.active.get_mut(id)?.due, &self.subs);
         let called = |sub: &SubId| subs[*sub].live && !subs[*sub].poisoned;
         due.truncate(due.iter().rposition(called).map_or(0, |last| last + 1));
         due.last().copied()
@@ -287,22 +288,22 @@ impl Oracle {
 
     /// The guard of this thread became one that travels.
     pub(crate) fn unbind(&mut self, id: InvId) {
-        self.invs[id].bound = false;
+        self.active.get_mut(&id).expect("it is open").bound = false;
     }
 
     /// An open invalidation is about to end: its last chance to change anything.
     pub(crate) fn end(&mut self, id: InvId) {
         self.change(id);
-        self.invs[id].ended = true;
+        self.active.remove(&id);
     }
 
     /// The primary changes every page of the range, and whoever is concerned may not show older ones from now on.
     fn change(&mut self, id: InvId) {
         self.generation += 1;
-        let Some(reach) = self.invs[id].reach else { return };
-        for page in KEYS.into_iter().filter(|&p| reach.holds(p)) {
+        let Inv { reach: Some(reach), concerned, .. } = &self.active[&id] else { return };
+        for page in KEYS.into_iter().filter(|&page| reach.holds(page)) {
             self.primary.insert(page, self.generation);
-            for &sub in &self.invs[id].concerned {
+            for &sub in concerned {
                 self.subs[sub].floor.insert(page, self.generation);
             }
         }
@@ -339,8 +340,7 @@ impl Oracle {
 impl Oracle {
     /// What a begin may answer; `Ok` carries what `is_stale` wants back. P3: only those concerned are waited for.
     pub(crate) fn begin(&self, sub: SubId, waits: bool) -> Result<u64, &'static [BeginError]> {
-        let waits_for = |inv: &&Inv| !inv.ended && inv.concerned.contains(&sub);
-        let active = || self.invs.iter().filter(waits_for);
+        let active = || self.active.values().filter(|inv| inv.concerned.contains(&sub));
         match self.subs[sub] {
             Sub { poisoned: true, .. } => Err(&[BeginError::Poisoned]),
             Sub { released: true, .. } => Err(&[BeginError::Released]),
@@ -371,9 +371,8 @@ impl Oracle {
         for (page, generation) in held {
             let floor = self.subs[sub].floor.get(page).unwrap_or(&0);
             assert!(generation >= floor, "P1: {sub} holds page {page:#x} as of {generation}, changed at {floor}");
-            let inside =
-                |inv: &Inv| !inv.ended && inv.concerned.contains(&sub) && inv.reach.is_some_and(|r| r.holds(*page));
-            assert!(!self.invs.iter().any(inside), "P2: {sub} holds page {page:#x} of an active invalidation");
+            let inside = |inv: &Inv| inv.reach.is_some_and(|reach| reach.holds(*page)) && inv.concerned.contains(&sub);
+            assert!(!self.active.values().any(inside), "P2: {sub} holds page {page:#x} of an active invalidation");
         }
     }
 }

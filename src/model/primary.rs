@@ -53,14 +53,11 @@ impl World {
             true => Ok(self.space.invalidate(*range, event)),
             false => self.space.try_invalidate(*range, event),
         });
-        self.oracle().started(
-            id,
-            match started {
-                Ok(Ok(_)) => Left::Answered,
-                Ok(Err(WouldBlock)) => Left::Refused,
-                Err(Planted) => Left::Panicked,
-            },
-        );
+        self.oracle().started(match started {
+            Ok(Ok(_)) => Left::Answered,
+            Ok(Err(WouldBlock)) => Left::Refused,
+            Err(Planted) => Left::Panicked,
+        });
         let guard = started?.ok();
         if let (Some(guard), Some(reach)) = (&guard, Reach::of(range)) {
             assert_eq!(Reach::of_span(guard.range()), reach);
@@ -104,12 +101,12 @@ impl World {
         let event = self.event(owner);
         let id = self.oracle().start(range, event, true);
         let change = || {
-            self.oracle().started(id, Left::Answered);
+            self.oracle().started(Left::Answered);
             let _ = self.step(inner);
             self.oracle().end(id);
         };
         let done = caught(|| self.space.invalidate_while(*range, event, change));
-        done.inspect_err(|Planted| self.oracle().started(id, Left::Panicked))
+        done.inspect_err(|Planted| self.oracle().started(Left::Panicked))
     }
 
     /// A whole invalidation, whose callbacks may do what they like; what they leave open over it is ended.
@@ -136,8 +133,7 @@ impl World {
         }
         let id = self.oracle().start(&(Unbounded, Unbounded), Event::new(EventKind::Release), true);
         let released = caught(|| self.space.release());
-        self.oracle().started(id, if released.is_ok() { Left::Answered } else { Left::Panicked });
-        self.oracle().end(id);
-        released
+        self.oracle().started(if released.is_ok() { Left::Answered } else { Left::Panicked });
+        released.inspect(|()| self.oracle().end(id))
     }
 }

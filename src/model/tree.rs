@@ -85,13 +85,13 @@ impl Run {
     /// A run of ranges: equal ones, or each a step above the one before.
     fn insert_many(&mut self, range: Range, count: u8) {
         let step = u64::from(count >> 7) * 3;
-        (0..u64::from(count & 0x7f)).for_each(|i| self.insert(range, i * step));
+        (0..u64::from(count & 0x3f)).for_each(|i| self.insert(range, i * step));
     }
 
     /// Short and long ranges all over the middle, between the low keys and the high ones.
     fn scatter(&mut self, seed: u8, count: u8) {
         let mut at = u64::from(seed) << 32;
-        for i in 0..u64::from(count) {
+        for i in 0..u64::from(count >> 2) {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let first = KEYS[3] + (at >> 40);
             let last = first + (i % 7) * (i % 5) * 1_000;

@@ -10,7 +10,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Steps in one run, those in callbacks included: scripts multiply.
-const FUEL: u32 = 400;
+const FUEL: u32 = 200;
 /// Callbacks within callbacks.
 const DEEPEST: usize = 4;
 

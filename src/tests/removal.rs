@@ -87,6 +87,25 @@ fn two_removals_at_once_are_both_final() {
     });
 }
 
+#[test]
+#[cfg_attr(loom, ignore = "three threads, all of which search or publish: too many states")]
+fn a_batch_that_was_removed_as_a_whole_is_let_go_as_a_whole() {
+    // The search goes on to a smaller batch, and stays open until those who wait for the first one have returned.
+    explore(&["both called", "one called", "none called"], |seen| {
+        let (space, first, _) = one();
+        let second = Sub::new(&space, PAGE, &Toy::new());
+        let _third = Sub::new(&space, PAGE, &Toy::new());
+        let removers = [first, second].map(|sub| {
+            let sub = sub.unshared();
+            thread::spawn(move || sub.unsubscribe().unwrap().calls())
+        });
+        let open = space.invalidate(PAGE, CLEAR);
+        let calls: u64 = removers.map(|remover| remover.join().unwrap()).iter().sum();
+        open.end();
+        seen.note(["none called", "one called", "both called"][usize::try_from(calls).unwrap()]);
+    });
+}
+
 /// Where a callback finds a subscription that it is to drop.
 type Drawer = Arc<Mutex<Vec<Subscription<Arc<Toy>>>>>;
 

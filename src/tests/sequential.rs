@@ -51,7 +51,8 @@ impl Drop for Program<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the program was {}: {:02x?}", self.name, self.bytes);
-            eprintln!("as one for the protocol it is {:#?}", ops_from_bytes(self.bytes));
+            eprintln!("which for the protocol are");
+            ops_from_bytes(self.bytes).iter().for_each(|op| eprintln!("    {op:?}"));
         }
     }
 }
