@@ -80,11 +80,15 @@ fn step(random: &mut SplitMix64) -> Step {
     }
 }
 
-/// The threads of program `number`. Two of them meet in every program, so that it is never vacuous.
+/// The threads of program `number`. Two of them meet in every program, over everything, so that it is never vacuous.
 fn program(number: u64) -> Vec<Vec<Step>> {
     let mut random = SplitMix64(number);
     let threads = 1 + random.below(3);
-    let met = [vec![Step::Change(0..PAGES as u64, None)], vec![Step::Build(0), Step::Build(1)]];
+    let everything = || 0..PAGES as u64;
+    let met = [
+        vec![Step::Prey(everything()), Step::Change(everything(), None)],
+        vec![Step::Build(0), Step::Change(everything(), None), Step::Build(1)],
+    ];
     let more = (0..threads).map(|_| (0..STEPS).map(|_| step(&mut random)).collect());
     met.into_iter().chain(more).collect()
 }
