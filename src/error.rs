@@ -127,7 +127,8 @@ pub enum UpdateError<E> {
     Begin(BeginError),
     /// The attempts or the time of the [`Retry`](crate::Retry) policy are used up.
     Exhausted {
-        /// How many builds were made, all of them overtaken by an invalidation.
+        /// How many builds were made, all of them overtaken by an invalidation. Which one it was last:
+        /// [`Mirror::last_collision`](crate::Mirror::last_collision).
         attempts: u32,
     },
 }
@@ -137,9 +138,7 @@ impl<E: fmt::Display> fmt::Display for UpdateError<E> {
         match self {
             UpdateError::Build(error) => write!(f, "the build failed: {error}"),
             UpdateError::Begin(error) => write!(f, "the build could not begin: {error}"),
-            UpdateError::Exhausted { attempts } => {
-                write!(f, "still overtaken by invalidations after {attempts} builds")
-            }
+            UpdateError::Exhausted { attempts } => write!(f, "still overtaken by invalidations after {attempts} builds"),
         }
     }
 }
@@ -153,3 +152,56 @@ impl<E: Error + 'static> Error for UpdateError<E> {
         }
     }
 }
+
+/// A notifier could not be registered; it is given back.
+#[non_exhaustive]
+pub struct RegisterError<N> {
+    /// What was to be registered.
+    pub notifier: N,
+    /// Why it was refused.
+    pub kind: RegisterErrorKind,
+}
+
+/// Why a notifier was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegisterErrorKind {
+    /// The address space has been released.
+    Released,
+    /// Registering waits for the invalidations that are active, and this thread runs a callback of one, or holds the
+    /// lock of a [`Mirror`](crate::Mirror) that one may want.
+    InsideCallback,
+    /// Registering waits for the invalidations that are active, and this thread itself holds one open.
+    InsideInvalidation,
+    /// There are `usize::MAX` handles already.
+    TooManyHandles,
+}
+
+impl fmt::Display for RegisterErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RegisterErrorKind::Released => "the address space has been released",
+            RegisterErrorKind::InsideCallback => "registering inside a callback would wait for itself",
+            RegisterErrorKind::InsideInvalidation => {
+                "registering inside an own open invalidation would wait for itself"
+            }
+            RegisterErrorKind::TooManyHandles => "there are too many handles of this notifier",
+        })
+    }
+}
+
+impl Error for RegisterErrorKind {}
+
+impl<N> fmt::Debug for RegisterError<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegisterError").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl<N> fmt::Display for RegisterError<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl<N> Error for RegisterError<N> {}

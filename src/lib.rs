@@ -153,10 +153,17 @@
 //! [`mmu_interval_notifier`]: https://docs.kernel.org/mm/hmm.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod coarse;
 mod error;
 mod event;
+mod finish;
 mod held;
+mod list;
 mod mirror;
+mod notifier;
+mod notifiers;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod model;
@@ -175,12 +182,17 @@ mod tests;
 mod tree;
 
 pub use error::{
-    BeginError, Collision, InsideCallback, Poisoned, SubscribeError, SubscribeErrorKind, UpdateError, WouldBlock,
+    BeginError, Collision, InsideCallback, Poisoned, RegisterError, RegisterErrorKind, SubscribeError, SubscribeErrorKind, UpdateError, WouldBlock,
 };
 pub use event::{Change, Event, EventKind, Owner};
+pub use finish::Finish;
 pub use mirror::{Attempt, Mirror, MirrorGuard, MirrorState, Retry};
+pub use notifier::{Notifier, Registration, SecondaryTlb, SharedNotifier};
 pub use primary::{AddressSpace, Invalidation, OwnedInvalidation};
 pub use range::{Address, Span};
 pub use subscription::{Ack, Call, Invalidate, ReadSeq, Subscription};
 #[cfg(feature = "table")]
 pub use table::{DeviceCache, TargetOverflow, TranslationTable};
+
+#[doc = include_str!("porting.md")]
+pub mod porting {}

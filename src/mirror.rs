@@ -275,6 +275,7 @@ impl Retry {
 /// One attempt of [`Mirror::update`].
 pub struct Attempt<'a, A: Address = u64> {
     number: u32,
+    collided_with: Option<u64>,
     seq: &'a ReadSeq<A>,
     check_retry: &'a dyn Fn(&ReadSeq<A>) -> bool,
 }
@@ -283,6 +284,12 @@ impl<A: Address> Attempt<'_, A> {
     /// Which one: 1, 2, ...
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// What overtook the attempt before: the [ticket](Change::ticket) of the last invalidation that collided with it.
+    /// `None` in the first one.
+    pub fn collided_with(&self) -> Option<u64> {
+        self.collided_with
     }
 
     /// Has the range been invalidated since this attempt began? True is reliable, so a long build can be given up: any
@@ -294,7 +301,11 @@ impl<A: Address> Attempt<'_, A> {
 
 impl<A: Address> fmt::Debug for Attempt<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempt").field("number", &self.number).field("is_stale", &self.is_stale()).finish()
+        f.debug_struct("Attempt")
+            .field("number", &self.number)
+            .field("collided_with", &self.collided_with)
+            .field("is_stale", &self.is_stale())
+            .finish()
     }
 }
 
@@ -359,7 +370,7 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
         let deadline = policy.within.and_then(|limit| Instant::now().checked_add(limit));
         let is_late = || deadline.is_some_and(|at| Instant::now() >= at);
         let check_retry = |seq: &ReadSeq<A>| self.check_retry(seq);
-        let mut attempts = 0;
+        let (mut attempts, mut collided_with) = (0, None);
         while policy.times.is_none_or(|times| attempts < times) {
             if attempts > 0 && is_late() {
                 break;
@@ -370,15 +381,16 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
                 Err(error) => return Err(UpdateError::Begin(error)),
             };
             attempts = attempts.saturating_add(1);
-            match build(Attempt { number: attempts, seq: &seq, check_retry: &check_retry }) {
+            match build(Attempt { number: attempts, collided_with, seq: &seq, check_retry: &check_retry }) {
                 Err(_) if self.check_retry(&seq) => {}
                 Err(error) => return Err(UpdateError::Build(error)),
                 // What was built for nothing is dropped here, after the lock.
-                Ok(built) => match self.try_commit(seq, built) {
+                Ok(built) => match self.try_commit(&seq, built) {
                     Ok((guard, built)) => return Ok(self.install(guard, |state| install(state, built))),
                     Err(Collision(built)) => drop(built),
                 },
             }
+            collided_with = self.last_collision();
         }
         Err(UpdateError::Exhausted { attempts })
     }
@@ -433,6 +445,11 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
         self.subscription.check_retry(seq)
     }
 
+    /// See [`Subscription::last_collision`].
+    pub fn last_collision(&self) -> Option<u64> {
+        self.subscription.last_collision()
+    }
+
     /// Installs what was built since `seq`, unless the range was invalidated meanwhile.
     ///
     /// # Blocking
@@ -453,14 +470,15 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
         built: B,
         install: impl FnOnce(&mut S, B) -> R,
     ) -> Result<R, Collision<B>> {
-        let (guard, built) = self.try_commit(seq, built)?;
+        let (guard, built) = self.try_commit(&seq, built)?;
         Ok(self.install(guard, |state| install(state, built)))
     }
 
     /// The lock, if nothing has collided since `seq`.
-    fn try_commit<B>(&self, seq: ReadSeq<A>, built: B) -> Result<(LockedGuard<'_, S>, B), Collision<B>> {
+    fn try_commit<B>(&self, seq: &ReadSeq<A>, built: B) -> Result<(LockedGuard<'_, S>, B), Collision<B>> {
         let guard = self.locked().lock(self.space()).unwrap_or_else(|relocked| relocked.panic("commit"));
-        if self.subscription.read_retry(seq, &guard.state) { Err(Collision(built)) } else { Ok((guard, built)) }
+        // Under the lock this is `read_retry`.
+        if self.check_retry(seq) { Err(Collision(built)) } else { Ok((guard, built)) }
     }
 
     /// Changes the state; if that panics, the mirror is poisoned.

@@ -3,12 +3,10 @@
 use crate::error::WouldBlock;
 use crate::event::Event;
 use crate::range::{Address, Span};
-use crate::shared::{Shared, Start};
-use crate::slots::Identity;
+use crate::shared::{Opened, Shared, Start};
 use crate::sync::Arc;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::ops::RangeBounds;
 
 /// An owner's ranges, and everything that is subscribed to them.
@@ -139,8 +137,8 @@ impl<A: Address> AddressSpace<A> {
     ) -> Result<Invalidation<'_, A>, WouldBlock> {
         let span = Span::new(range);
         let start = |span| self.shared.start(Start { span, event, blockable, release: false });
-        let identity = span.map(start).transpose()?;
-        Ok(Invalidation { space: self, open: Open { span, identity }, bound: PhantomData })
+        let opened = span.map(start).transpose()?;
+        Ok(Invalidation { space: self, open: Open { span, opened }, bound: PhantomData })
     }
 
     /// The space goes away: sends [`EventKind::Release`](crate::EventKind::Release) over everything to every
@@ -164,10 +162,10 @@ impl<A: Address> AddressSpace<A> {
 }
 
 /// What is open: nothing, if the range was empty.
-#[derive(Clone, Copy)]
 struct Open<A: Address> {
     span: Option<Span<A>>,
-    identity: Option<Identity>,
+    /// Taken when it ends, or moves.
+    opened: Option<Opened<A>>,
 }
 
 impl<A: Address> Open<A> {
@@ -175,9 +173,9 @@ impl<A: Address> Open<A> {
         self.span.expect("range: the invalidation was started over an empty range and covers nothing")
     }
 
-    fn end(&self, shared: &Shared<A>) {
-        if let Some(identity) = self.identity {
-            shared.end(identity);
+    fn end(&mut self, shared: &Shared<A>) {
+        if let Some(opened) = self.opened.take() {
+            shared.end(opened);
         }
     }
 }
@@ -225,12 +223,12 @@ impl<A: Address> Invalidation<'_, A> {
     /// Unties it from its thread and from the borrow of the space, to be kept across calls and ended anywhere.
     ///
     /// A begin that waits for it is no longer told that it waits for itself: that is the caller's affair from now on.
-    pub fn into_owned(self) -> OwnedInvalidation<A> {
-        let this = ManuallyDrop::new(self);
-        if let Some(identity) = this.open.identity {
-            this.space.shared.registry.slots.disown(identity);
+    pub fn into_owned(mut self) -> OwnedInvalidation<A> {
+        let open = Open { span: self.open.span, opened: self.open.opened.take() };
+        if let Some(opened) = &open.opened {
+            self.space.shared.registry.slots.disown(opened.identity);
         }
-        OwnedInvalidation { space: this.space.clone(), open: this.open }
+        OwnedInvalidation { space: self.space.clone(), open }
     }
 }
 

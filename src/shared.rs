@@ -10,14 +10,16 @@
 //!    free the slot, wake its waiters
 //! ```
 //!
-//! Nothing here blocks but [`Shared::begin`], which says for what, and the drop of user values in [`Shared::sweep`].
+//! Nothing here blocks but [`Shared::begin`] and [`Shared::wait_for_all`], which say for what, and the drop of user values
+//! in [`Shared::sweep`] and [`Shared::sweep_notifiers`].
 //! Callbacks run under no lock of ours and no pin.
 
 use crate::error::{BeginError, WouldBlock};
 use crate::event::{Change, Event, EventKind};
 use crate::held::Holding;
+use crate::notifiers::{Kind, Notifiers, Started};
 use crate::range::{Address, Span};
-use crate::rcu::{Answer, Batch, Context, Cursor, Handle, Hit, Registry};
+use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Handle, Hit, Registry};
 use crate::seq::{Closed, Sequence};
 use crate::slots::Identity;
 use crate::sync::atomic::{AtomicU64, Ordering::*};
@@ -27,8 +29,16 @@ use std::time::Instant;
 /// The part of a space that its handles share.
 pub(crate) struct Shared<A: Address> {
     pub(crate) registry: Registry<A>,
+    pub(crate) notifiers: Notifiers<A>,
     /// The global invalidate sequence: the next ticket.
     invalidate_seq: AtomicU64,
+}
+
+/// An invalidation that has started.
+#[must_use]
+pub(crate) struct Opened<A: Address> {
+    pub(crate) identity: Identity,
+    told: Option<Started<A>>,
 }
 
 /// What starts.
@@ -51,31 +61,49 @@ pub(crate) enum Patience {
 
 impl<A: Address> Shared<A> {
     pub(crate) fn new() -> Self {
-        Shared { registry: Registry::new(), invalidate_seq: AtomicU64::new(1) }
+        Shared { registry: Registry::new(), notifiers: Notifiers::new(), invalidate_seq: AtomicU64::new(1) }
     }
 
     // ---- primary side
 
     /// Publishes the invalidation and calls everybody back whom it hits. If that fails or panics it has ended.
-    pub(crate) fn start(&self, start: Start<A>) -> Result<Identity, WouldBlock> {
+    pub(crate) fn start(&self, start: Start<A>) -> Result<Opened<A>, WouldBlock> {
         let open = EndOnDrop { shared: self, identity: self.registry.slots.claim() };
         let slot = self.registry.slots.slot(open.identity);
         slot.open(start.span);
 
-        let mut cursor = Cursor::new(start.span);
+        // Dropped in the reverse order, whatever happens: let go of the batch, finish, end.
+        let mut finishing = Finishing::new(slot);
         let mut batch = Batch::new(&self.registry, slot);
+        let mut cursor = Cursor::new(start.span);
         let mut ticket = None;
         while batch.fill(&mut cursor) {
             for hit in batch.hits().filter(|hit| !hit.sequence().is_silent()) {
                 let ticket = *ticket.get_or_insert_with(|| self.draw_ticket());
-                self.call(&hit, &start, ticket, open.identity)?;
+                if let Some(finish) = self.call(&hit, &start, ticket, open.identity)? {
+                    finishing.push(&hit, finish);
+                }
             }
         }
         drop(batch);
+        finishing.run();
+        drop(finishing);
+        let told = if start.release { None } else { self.tell(&start, ticket)? };
         if start.blockable {
             self.sweep();
+            if told.is_some() {
+                self.sweep_notifiers();
+            }
         }
-        Ok(open.keep())
+        Ok(Opened { identity: open.keep(), told })
+    }
+
+    /// Tells the notifiers of the start.
+    fn tell(&self, start: &Start<A>, ticket: Option<u64>) -> Result<Option<Started<A>>, WouldBlock> {
+        let Start { span, event, blockable, .. } = *start;
+        let ticket = || ticket.unwrap_or_else(|| self.draw_ticket());
+        let change = || Change { range: span, overlap: span, event, ticket: ticket(), blockable };
+        self.notifiers.start(change, self.address())
     }
 
     fn draw_ticket(&self) -> u64 {
@@ -99,9 +127,18 @@ impl<A: Address> Shared<A> {
         answer
     }
 
-    /// Ends an invalidation that `start` returned.
-    pub(crate) fn end(&self, identity: Identity) {
-        self.registry.slots.end(identity);
+    /// Ends an invalidation: tells the notifiers, then lets the readers go on.
+    pub(crate) fn end(&self, opened: Opened<A>) {
+        let Opened { identity, told } = opened;
+        let may_sweep = told.as_ref().is_some_and(Started::is_blockable);
+        {
+            // It ends, even if a notifier panics.
+            let _open = EndOnDrop { shared: self, identity };
+            drop(told);
+        }
+        if may_sweep {
+            self.sweep_notifiers();
+        }
     }
 
     /// Release: calls everybody back once, and refuses subscriptions from now on. Nothing if it was so already.
@@ -109,13 +146,23 @@ impl<A: Address> Shared<A> {
         if !self.registry.release() {
             return;
         }
+        self.notifiers.close();
         let span = Span::new(..).expect("everything is not empty");
         let event = Event::new(EventKind::Release);
         let started = self.start(Start { span, event, blockable: true, release: true });
         match started {
-            Ok(identity) => self.end(identity),
+            Ok(opened) => self.end(opened),
             Err(WouldBlock) => unreachable!("a blocking start is not refused"),
         }
+        self.notifiers.release(self.address());
+        self.sweep_notifiers();
+    }
+
+    /// Shows the notifiers to `call`, newest first, until it is content.
+    pub(crate) fn visit(&self, call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
+        let content = self.notifiers.visit(self.address(), call);
+        self.sweep_notifiers();
+        content
     }
 
     // ---- mirror side
@@ -171,11 +218,39 @@ impl<A: Address> Shared<A> {
         !self.registry.slots.inside_call(None) && !Holding::any(self.address())
     }
 
+    /// May this thread wait for everything that is active? As [`may_wait`](Self::may_wait), and not if it holds some of
+    /// that itself.
+    pub(crate) fn may_wait_for_all(&self) -> Result<(), BeginError> {
+        if !self.may_wait() {
+            Err(BeginError::InsideCallback)
+        } else if self.registry.slots.any_is_mine() {
+            Err(BeginError::InsideInvalidation)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for the end of everything that was active at some moment since the call.
+    pub(crate) fn wait_for_all(&self) {
+        let everything = Span::new(..).expect("everything is not empty");
+        for &identity in &self.registry.slots.active_over(everything) {
+            self.registry.slots.wait_end(identity, None);
+        }
+    }
+
     /// Drops the values of subscriptions that were dropped where nobody may wait. It runs code of the user, and so does
     /// nothing where `may_wait` forbids that too.
     pub(crate) fn sweep(&self) {
         if self.registry.has_buried() && self.may_wait() {
             self.registry.sweep();
+        }
+    }
+
+    /// The same for notifiers that were put. What they owned goes with them.
+    pub(crate) fn sweep_notifiers(&self) {
+        if self.notifiers.has_buried() && self.may_wait() {
+            self.notifiers.sweep(self.address());
+            self.sweep();
         }
     }
 
@@ -194,7 +269,10 @@ fn refusal(why: Closed) -> BeginError {
 
 impl<A: Address> fmt::Debug for Shared<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registry.fmt(f)
+        f.debug_struct("Shared")
+            .field("registry", &self.registry)
+            .field("notifiers", &self.notifiers.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,7 +292,7 @@ impl<A: Address> EndOnDrop<'_, A> {
 
 impl<A: Address> Drop for EndOnDrop<'_, A> {
     fn drop(&mut self) {
-        self.shared.end(self.identity);
+        self.shared.registry.slots.end(self.identity);
     }
 }
 

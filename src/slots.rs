@@ -7,6 +7,7 @@
 //! | generation | which use of the slot this is; one up with every claim | the claim | never |
 //! | `CLAIMED` | an invalidation has the slot | the claim | its end |
 //! | `ACTIVE` | its range is published | its start | its end |
+//! | `FINISHING` | subscriptions are held in `finishing` too | its start | its start, when all have finished |
 //! | `WAIT` | somebody sleeps, or is about to, until something happens to it | waiters, under the slot's lock | its batches and its end, which then wake |
 //!
 //! # Invariants
@@ -35,8 +36,9 @@ const SPINS: usize = if CHECKED { 0 } else { 100 };
 const CLAIMED: u64 = 1;
 const ACTIVE: u64 = 2;
 const WAIT: u64 = 4;
+const FINISHING: u64 = 8;
 /// One step of the generation.
-const GENERATION: u64 = 8;
+const GENERATION: u64 = 16;
 const GENERATION_BITS: u64 = !(GENERATION - 1);
 
 /// Names one invalidation for ever: its slot, and the slot's generation.
@@ -78,6 +80,8 @@ pub(crate) struct Slot<A: Address> {
     calling: AtomicU64,
     /// Addresses of the subscriptions of the present batch; 0: none.
     current: [AtomicUsize; BATCH],
+    /// Addresses of those whose finish has yet to run (two-pass).
+    finishing: Mutex<Vec<usize>>,
     lock: Mutex<()>,
     woken: Condvar,
 }
@@ -91,6 +95,7 @@ impl<A: Address> Slot<A> {
             owner: AtomicUsize::new(0),
             calling: AtomicU64::new(0),
             current: std::array::from_fn(|_| AtomicUsize::new(0)),
+            finishing: Mutex::new(Vec::new()),
             lock: Mutex::new(()),
             woken: Condvar::new(),
         }
@@ -159,7 +164,25 @@ impl<A: Address> Slot<A> {
     fn holds(&self, entry: usize) -> bool {
         // Acquire: pairs with `let_go`, and with the end of the batch if the slot was freed since.
         // A free slot holds nobody: cells are cleared before the end.
-        self.state.load(Acquire) & CLAIMED != 0 && self.current.iter().any(|cell| cell.load(Acquire) == entry)
+        let state = self.state.load(Acquire);
+        let called = state & CLAIMED != 0 && self.current.iter().any(|cell| cell.load(Acquire) == entry);
+        // `hold_longer` has set FINISHING before the cells were cleared, so after those looks this one is not too early.
+        called || (self.state.load(Acquire) & FINISHING != 0 && lock(&self.finishing).contains(&entry))
+    }
+
+    /// Holds one of the present batch until [`let_finished_go`](Self::let_finished_go), beyond the batch.
+    pub(crate) fn hold_longer(&self, entry: usize) {
+        lock(&self.finishing).push(entry);
+        self.state.fetch_or(FINISHING, AcqRel);
+    }
+
+    /// All finishes have run.
+    pub(crate) fn let_finished_go(&self) {
+        lock(&self.finishing).clear();
+        // As in `let_go`.
+        if self.state.fetch_and(!(WAIT | FINISHING), AcqRel) & WAIT != 0 {
+            self.wake();
+        }
     }
 
     /// Notes whose callback runs (invariant 3).
@@ -326,6 +349,11 @@ impl<A: Address> Slots<A> {
     /// Does this thread run a callback, of that subscription or of any?
     pub(crate) fn inside_call(&self, subscription: Option<u64>) -> bool {
         self.iter().filter_map(|slot| slot.my_call()).any(|called| subscription.is_none_or(|own| own == called))
+    }
+
+    /// Does this thread itself hold an invalidation open?
+    pub(crate) fn any_is_mine(&self) -> bool {
+        self.iter().any(|slot| slot.is_mine())
     }
 
     /// How many are claimed just now.

@@ -15,9 +15,11 @@
 
 use crate::error::{BeginError, InsideCallback, SubscribeError, SubscribeErrorKind, WouldBlock};
 use crate::event::Change;
+use crate::finish::Finish;
 use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
 use crate::rcu::{Answer, Context, Handle, Inserted, Listener};
+use crate::seq::BIRTH;
 use crate::shared::Patience;
 use crate::slots::Identity;
 use crate::sync::Arc;
@@ -149,17 +151,17 @@ impl<L: ?Sized, A: Address> Call<'_, L, A> {
             let Context { change, sequence, identity, slots } = self.context;
             sequence.set(change.ticket, *identity, |other| slots.is_active(other));
         }
-        self.ack()
+        self.ack(true)
     }
 
     /// Says that this change does not concern the mirror, such as its own migration. Nobody builds again for it, and
     /// nobody waits for it.
     pub fn unaffected(&self) -> Ack {
-        self.ack()
+        self.ack(false)
     }
 
-    fn ack(&self) -> Ack {
-        Ack { call: self.id(), bound: PhantomData }
+    fn ack(&self, collided: bool) -> Ack {
+        Ack { call: self.id(), collided, finish: None, bound: PhantomData }
     }
 
     /// Which call it is: an invalidation calls a subscription once.
@@ -176,10 +178,64 @@ impl<L: ?Sized, A: Address> fmt::Debug for Call<'_, L, A> {
 
 /// The answer of a callback: [`Call::set_seq`] or [`Call::unaffected`] was called. There is no other way to get one.
 #[must_use = "return it: it is the answer of the callback"]
-#[derive(Debug)]
 pub struct Ack {
     call: (u64, usize),
+    collided: bool,
+    finish: Option<Box<dyn Finish>>,
     bound: PhantomData<*const ()>,
+}
+
+impl Ack {
+    /// Answers that the rest is done by `finish`, after the callbacks of all other subscriptions have run: two passes,
+    /// see [`Finish`]. Each call may have one of its own.
+    ///
+    /// ```
+    /// use interval_notifier::*;
+    /// use std::sync::{Mutex, mpsc};
+    ///
+    /// struct Engine;
+    /// impl Engine {
+    ///     /// Asks the device to let go of everything; it says when it has.
+    ///     fn start_flush(&mut self) -> mpsc::Receiver<()> {
+    ///         let (done, wait) = mpsc::channel();
+    ///         done.send(()).unwrap();
+    ///         wait
+    ///     }
+    /// }
+    ///
+    /// struct Device(Mutex<Engine>);
+    /// impl Invalidate for Device {
+    ///     type Locked = Engine;
+    ///     fn invalidate(&self, call: &Call<'_, Engine>) -> Result<Ack, WouldBlock> {
+    ///         if !call.is_blockable() {
+    ///             return Err(call.would_block()); // the finish waits
+    ///         }
+    ///         let mut engine = self.0.lock().unwrap();
+    ///         let flushed = engine.start_flush();
+    ///         Ok(call.set_seq(&mut engine).with_finish(Box::new(move || flushed.recv().unwrap())))
+    ///     }
+    /// }
+    /// # let space = AddressSpace::new();
+    /// # let _device = space.subscribe(.., Device(Mutex::new(Engine))).unwrap();
+    /// # space.invalidate(.., EventKind::Unmap).end();
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the answer is `unaffected`: the sequence must be set in the first pass. If it has a finish already.
+    #[doc(alias = "mmu_interval_notifier_finish")]
+    pub fn with_finish(mut self, finish: Box<dyn Finish>) -> Self {
+        assert!(self.collided, "with_finish: set_seq must be called in the first pass, under the mirror lock");
+        assert!(self.finish.is_none(), "with_finish: a call has one finish (which may return a further one)");
+        self.finish = Some(finish);
+        self
+    }
+}
+
+impl fmt::Debug for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ack").field("collided", &self.collided).field("finish", &self.finish.is_some()).finish()
+    }
 }
 
 impl<T: Invalidate<A>, A: Address> Listener<A> for T {
@@ -187,7 +243,7 @@ impl<T: Invalidate<A>, A: Address> Listener<A> for T {
         let call = Call { context, collided: Cell::new(false), locked: PhantomData, bound: PhantomData };
         let ack = self.invalidate(&call)?;
         assert_eq!(ack.call, call.id(), "a callback must answer with an Ack of its own Call");
-        Ok(())
+        Ok(ack.finish)
     }
 }
 
@@ -331,6 +387,12 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     pub fn read_retry(&self, seq: ReadSeq<A>, locked: &T::Locked) -> bool {
         let _ = locked;
         self.check_retry(&seq)
+    }
+
+    /// Which invalidation collided last with this subscription: its [ticket](Change::ticket), or `None` before the
+    /// first one. For messages and statistics; whether a build is good is [`read_retry`](Self::read_retry)'s to say.
+    pub fn last_collision(&self) -> Option<u64> {
+        Some(self.handle().sequence().current()).filter(|&seq| seq != BIRTH)
     }
 
     /// Ends the subscription and gives the value back. When it returns no callback runs, and none will.

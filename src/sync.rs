@@ -11,7 +11,7 @@ pub(crate) const CHECKED: bool = cfg!(any(loom, shuttle));
 
 #[cfg(not(any(loom, shuttle)))]
 mod arm {
-    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, TryLockError, atomic};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, TryLockError, atomic};
     pub(crate) use std::thread_local;
 
     /// Retires through the process's epoch.
@@ -55,7 +55,7 @@ mod arm {
 
 #[cfg(shuttle)]
 mod arm {
-    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, atomic};
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
     pub(crate) use shuttle::thread_local;
     pub(crate) use std::sync::TryLockError;
 
@@ -96,7 +96,7 @@ mod arm {
 
 #[cfg(loom)]
 mod arm {
-    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
     pub(crate) use loom::thread_local;
     pub(crate) use std::sync::TryLockError;
 

@@ -2,6 +2,7 @@
 
 use crate::error::WouldBlock;
 use crate::event::Change;
+use crate::finish::Finish;
 use crate::range::Address;
 use crate::seq::Sequence;
 use crate::slots::{Identity, Slots};
@@ -25,8 +26,8 @@ pub(crate) trait Listener<A: Address>: Send + Sync + 'static {
     fn hear(&self, context: &Context<'_, A>) -> Answer;
 }
 
-/// What a callback answers: `Ok`, or refused.
-pub(crate) type Answer = Result<(), WouldBlock>;
+/// What a callback answers: done, or to be finished when all have started; or refused.
+pub(crate) type Answer = Result<Option<Box<dyn Finish>>, WouldBlock>;
 
 /// What an entry can do whose type of value is forgotten.
 struct Table<A: Address> {

@@ -16,7 +16,8 @@
 //! # Batch
 //!
 //! Hits that were found under a pin and are called back after it. While a batch has a hit, the slot of its
-//! invalidation holds the entry's address in `current`, as a hazard pointer.
+//! invalidation holds the entry's address in `current`, as a hazard pointer. Those that are to be finished in a second
+//! pass are held in the slot's `finishing` from within the batch on; "`current`" below stands for both.
 //!
 //! # Invariants
 //!
@@ -36,4 +37,4 @@ mod entry;
 mod registry;
 
 pub(crate) use entry::{Answer, Context, Handle, Listener};
-pub(crate) use registry::{Batch, Cursor, Hit, Inserted, Registry};
+pub(crate) use registry::{Batch, Cursor, Finishing, Hit, Inserted, Registry};

@@ -3,8 +3,9 @@
 use super::cell::{Published, Retired};
 use super::entry::{Answer, Context, EntryRef, Handle, Listener};
 use crate::event::random_u64;
+use crate::finish::Finish;
 use crate::range::{Address, Span};
-use crate::seq::{BIRTH, Sequence};
+use crate::seq::{BIRTH, Closed, Sequence};
 use crate::slots::{BATCH, Identity, Slot, Slots};
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::sync::{CHECKED, Mutex, epoch, lock};
@@ -12,6 +13,7 @@ use crate::tree::{Key, Tree};
 use arrayvec::ArrayVec;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What searches see.
 struct Root<A: Address> {
@@ -275,5 +277,68 @@ impl<'b, A: Address> Hit<'b, A> {
         self.batch.slot.set_calling(self.key.id);
         // SAFETY: the entry is in `batch`, which is borrowed for longer than this call.
         unsafe { self.entry.hear(context) }
+    }
+}
+
+/// A finish that has yet to run, and whose it is.
+struct Pending<A: Address> {
+    id: u64,
+    entry: EntryRef<A>,
+    finish: Box<dyn Finish>,
+}
+
+/// The second pass of an invalidation. Those that take part in it are not removed before it is over.
+///
+/// Dropping it runs what has not run yet: also after a refusal and after a panic every start is finished.
+pub(crate) struct Finishing<'r, A: Address> {
+    slot: &'r Slot<A>,
+    pending: Vec<Pending<A>>,
+}
+
+impl<'r, A: Address> Finishing<'r, A> {
+    /// The second pass of the invalidation that has claimed `slot`.
+    pub(crate) fn new(slot: &'r Slot<A>) -> Self {
+        Finishing { slot, pending: Vec::new() }
+    }
+
+    /// `hit` has started and is to be finished.
+    pub(crate) fn push(&mut self, hit: &Hit<'_, A>, finish: Box<dyn Finish>) {
+        self.slot.hold_longer(hit.entry.address());
+        self.pending.push(Pending { id: hit.key.id, entry: hit.entry, finish });
+    }
+
+    /// Runs the finishes, in the order of their starts, and what they return after them. All of them run; a panic of
+    /// one poisons its subscription and goes on when all have run.
+    pub(crate) fn run(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut panic = None;
+        while !self.pending.is_empty() {
+            for Pending { id, entry, finish } in std::mem::take(&mut self.pending) {
+                self.slot.set_calling(id);
+                match catch_unwind(AssertUnwindSafe(|| finish.finish())) {
+                    Ok(None) => {}
+                    Ok(Some(finish)) => self.pending.push(Pending { id, entry, finish }),
+                    Err(payload) => {
+                        // SAFETY: the slot holds the entry in `finishing`, as it would in `current` (invariant 3).
+                        unsafe { entry.sequence() }.close(Closed::Poisoned);
+                        panic.get_or_insert(payload);
+                    }
+                }
+            }
+        }
+        self.slot.set_calling(0);
+        self.slot.let_finished_go();
+        match panic {
+            Some(payload) if !std::thread::panicking() => resume_unwind(payload),
+            _ => {}
+        }
+    }
+}
+
+impl<A: Address> Drop for Finishing<'_, A> {
+    fn drop(&mut self) {
+        self.run();
     }
 }

@@ -68,7 +68,7 @@ fn an_update_gives_up_after_its_attempts_and_not_before() {
         assert_fresh(&mirror, &word);
         seen.note(match done {
             Ok(()) => "done",
-            Err(UpdateError::Exhausted { attempts: 1 }) => "exhausted",
+            Err(UpdateError::Exhausted { attempts: 1, .. }) => "exhausted",
             Err(error) => panic!("{error}"),
         });
     });

@@ -25,10 +25,14 @@
 mod begin;
 mod memory;
 mod mirrors;
+mod notifiers;
 mod refusal;
 mod release;
+mod release_order;
 mod removal;
+mod sharing;
 mod toy;
+mod two_pass;
 mod waiting;
 
 // Too slow with the real epoch, and no memory is at stake in them.
@@ -49,7 +53,13 @@ mod histories;
 #[cfg(not(any(loom, shuttle)))]
 mod alone;
 #[cfg(not(any(loom, shuttle)))]
+mod coarse;
+#[cfg(not(any(loom, shuttle)))]
+mod differential;
+#[cfg(not(any(loom, shuttle)))]
 mod sequential;
+#[cfg(not(any(loom, shuttle)))]
+mod update;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

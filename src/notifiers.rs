@@ -1,0 +1,450 @@
+//! Who is notified of everything in a space: the list behind [`register`](crate::AddressSpace::register).
+//!
+//! # Member
+//!
+//! A notifier and what is known of it. The list, and every invalidation that has started with that list, refer to
+//! members by `Arc`. The notifier itself is behind a lock for reading while it is called; whoever removes it takes the
+//! lock for writing, and so waits for its callbacks, and takes the notifier out. Callers never wait for that lock: if
+//! it cannot be had at once, the notifier is being removed, and is not called any more.
+//!
+//! # Invariants
+//!
+//! 1. The list and its writer's state change together, under the writer's lock. `count` is at least the length of the
+//!    list; it is raised before the fence with which a registration begins to look for active invalidations.
+//! 2. A notifier leaves its member once. It does so after the member has left the list.
+//! 3. `released` is set under the lock for reading, by whoever then calls `release`: so it is called at most once, and
+//!    has returned when the notifier has been taken out.
+//! 4. Whoever has taken a member from the graveyard has it in hand until the notifier is dropped or the member is back:
+//!    while nothing is in hand and the graveyard is empty, everything that was put has been dropped.
+
+use crate::error::WouldBlock;
+use crate::event::Change;
+use crate::held::Holding;
+use crate::list::List;
+use crate::notifier::{Notifier, SecondaryTlb};
+use crate::range::Address;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use crate::sync::{Arc, Condvar, Mutex, RwLock, lock, wait_until};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// A notifier of either kind. That a value is of one kind is decided by which of two calls registers it.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind<'a, A: Address> {
+    Range(&'a dyn Notifier<A>),
+    Tlb(&'a dyn SecondaryTlb<A>),
+}
+
+impl<A: Address> Kind<'_, A> {
+    fn release(self) {
+        match self {
+            Kind::Range(notifier) => notifier.release(),
+            Kind::Tlb(tlb) => tlb.release(),
+        }
+    }
+}
+
+/// What the list holds.
+pub(crate) struct Member<N, A: Address> {
+    notifier: RwLock<Option<N>>,
+    kind: for<'a> fn(&'a N) -> Kind<'a, A>,
+    /// It has heard that the space is released, or that it was unregistered.
+    released: AtomicBool,
+    /// A callback of it panicked: it is not called any more.
+    poisoned: AtomicBool,
+    /// How many handles there are of one that is shared by its type; changed under the writer's lock.
+    pub(crate) users: AtomicUsize,
+    /// Has its registration waited for the invalidations that were active?
+    pub(crate) ready: AtomicBool,
+}
+
+impl<N, A: Address> Member<N, A> {
+    pub(crate) fn new(notifier: N, kind: for<'a> fn(&'a N) -> Kind<'a, A>) -> Self {
+        Member {
+            notifier: RwLock::new(Some(notifier)),
+            kind,
+            released: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            users: AtomicUsize::new(1),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Shows the notifier to `look`, if it is still there and nobody is taking it out.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&N) -> R) -> Option<R> {
+        let notifier = self.notifier.try_read().ok()?;
+        notifier.as_ref().map(look)
+    }
+
+    /// One more user; under the writer's lock.
+    fn add_user(&self) -> Result<(), GetRefused> {
+        let more = self.users.load(Relaxed).checked_add(1).ok_or(GetRefused::TooManyUsers)?;
+        self.users.store(more, Relaxed);
+        Ok(())
+    }
+
+    /// Takes the notifier out, after its callbacks.
+    pub(crate) fn take(&self) -> Option<N> {
+        self.notifier.write().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+/// A member whose type is forgotten.
+pub(crate) trait AnyMember<A: Address>: Send + Sync {
+    /// Calls it back, if it is to be called at all.
+    fn call(&self, call: &mut dyn FnMut(Kind<'_, A>));
+    /// Tells it of the release, unless it has been told.
+    fn release(&self);
+    /// Drops the notifier, after its callbacks.
+    fn bury(&self);
+    /// Drops the notifier if nobody calls it just now.
+    fn try_bury(&self) -> bool;
+}
+
+impl<N: Send + Sync + 'static, A: Address> AnyMember<A> for Member<N, A> {
+    fn call(&self, call: &mut dyn FnMut(Kind<'_, A>)) {
+        self.with(|notifier| {
+            // Relaxed: a hint; whoever must know is told by the panic, or by `release` having been called.
+            if !self.poisoned.load(Relaxed) && !self.released.load(Relaxed) {
+                let unwinding = PoisonOnDrop(&self.poisoned);
+                call((self.kind)(notifier));
+                std::mem::forget(unwinding);
+            }
+        });
+    }
+
+    fn release(&self) {
+        self.with(|notifier| {
+            // Relaxed: as in `call`. AcqRel: whoever comes second may go on as if it had been called; invariant 3 lets it
+            // wait where it must.
+            if !self.poisoned.load(Relaxed) && !self.released.swap(true, AcqRel) {
+                (self.kind)(notifier).release();
+            }
+        });
+    }
+
+    fn bury(&self) {
+        drop(self.take());
+    }
+
+    fn try_bury(&self) -> bool {
+        let taken = self.notifier.try_write().map(|mut notifier| notifier.take());
+        taken.is_ok()
+    }
+}
+
+struct PoisonOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for PoisonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+type Members<A> = Vec<Arc<dyn AnyMember<A>>>;
+
+/// What changes the list, one at a time.
+struct Writer<A: Address> {
+    members: Members<A>,
+    /// Those of `members` that are shared by their type: one each.
+    shared: Vec<Arc<dyn Any + Send + Sync>>,
+    released: bool,
+}
+
+/// Put where nobody may wait, or while they are being called.
+struct Graveyard<A: Address> {
+    members: Members<A>,
+    /// How many were taken out and are not dropped yet (invariant 4).
+    in_hand: usize,
+}
+
+/// All notifiers of a space.
+pub(crate) struct Notifiers<A: Address> {
+    /// How many there are, those in the graveyard included: a space without any pays one load for them.
+    count: AtomicUsize,
+    /// Oldest first.
+    list: List<Arc<dyn AnyMember<A>>>,
+    writer: Mutex<Writer<A>>,
+    graveyard: Mutex<Graveyard<A>>,
+    /// How many are in the graveyard; a hint.
+    buried: AtomicUsize,
+    /// Nothing is in hand any more, or something is back in the graveyard.
+    put_down: Condvar,
+}
+
+/// Why a notifier that is shared by its type cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GetRefused {
+    Released,
+    TooManyUsers,
+}
+
+impl<A: Address> Notifiers<A> {
+    pub(crate) fn new() -> Self {
+        Notifiers {
+            count: AtomicUsize::new(0),
+            list: List::new(),
+            writer: Mutex::new(Writer { members: Vec::new(), shared: Vec::new(), released: false }),
+            graveyard: Mutex::new(Graveyard { members: Vec::new(), in_hand: 0 }),
+            buried: AtomicUsize::new(0),
+            put_down: Condvar::new(),
+        }
+    }
+
+    fn push(&self, writer: &mut Writer<A>, member: Arc<dyn AnyMember<A>>) {
+        writer.members.push(member);
+        self.list.store(writer.members.clone());
+        // Release: pairs with the Acquire in `load`; the list is there when it is counted.
+        self.count.fetch_add(1, Release);
+    }
+
+    /// The present list, or nothing at the cost of one load.
+    fn load(&self) -> Option<Arc<Members<A>>> {
+        // Acquire: see `publish`. That a start sees a registration which does not see the start's slot is the fences'
+        // work: `Slot::open` comes before this, and `Slots::active_over` after `push`.
+        (self.count.load(Acquire) != 0).then(|| self.list.load())
+    }
+
+    /// Adds a member; false if the space is released.
+    pub(crate) fn add(&self, member: Arc<dyn AnyMember<A>>) -> bool {
+        let mut writer = lock(&self.writer);
+        if writer.released {
+            return false;
+        }
+        self.push(&mut writer, member);
+        true
+    }
+
+    /// The member that is shared by its type, with one more user, or else the one that `make` makes.
+    pub(crate) fn get_or_add<N: Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce() -> Member<N, A>,
+    ) -> Result<Arc<Member<N, A>>, GetRefused> {
+        let mut writer = lock(&self.writer);
+        if writer.released {
+            return Err(GetRefused::Released);
+        }
+        if let Some(found) = writer.shared.iter().find_map(|any| Arc::clone(any).downcast::<Member<N, A>>().ok()) {
+            return found.add_user().map(|()| found);
+        }
+        let member = Arc::new(make());
+        writer.shared.push(Arc::clone(&member) as _);
+        self.push(&mut writer, Arc::clone(&member) as _);
+        Ok(member)
+    }
+
+    /// One more user of a member that is shared by its type.
+    pub(crate) fn get<N>(&self, member: &Member<N, A>) -> Result<(), GetRefused> {
+        let _writer = lock(&self.writer);
+        member.add_user()
+    }
+
+    /// One user less; the last one takes the member out of the list. Was it the last?
+    pub(crate) fn put<N: Send + Sync + 'static>(&self, member: &Arc<Member<N, A>>) -> bool {
+        let mut writer = lock(&self.writer);
+        // Relaxed: under the lock.
+        if member.users.fetch_sub(1, Relaxed) != 1 {
+            return false;
+        }
+        writer.shared.retain(|any| !std::ptr::addr_eq(Arc::as_ptr(any), Arc::as_ptr(member)));
+        self.remove_from(&mut writer, Arc::as_ptr(member).cast());
+        true
+    }
+
+    /// Takes the member out of the list: no start that comes now calls it.
+    pub(crate) fn remove<N>(&self, member: &Arc<Member<N, A>>) {
+        self.remove_from(&mut lock(&self.writer), Arc::as_ptr(member).cast());
+    }
+
+    fn remove_from(&self, writer: &mut Writer<A>, member: *const ()) {
+        writer.members.retain(|listed| Arc::as_ptr(listed).cast::<()>() != member);
+        self.list.store(writer.members.clone());
+    }
+
+    /// A notifier that has left the list is dropped, or with its owner again.
+    pub(crate) fn forget_one(&self) {
+        // Relaxed: whether anybody looks at an empty list once more does not matter.
+        self.count.fetch_sub(1, Relaxed);
+    }
+
+    // ---- calls
+
+    /// Tells everybody that an invalidation starts, newest first. If one refuses or panics, those that were told are
+    /// told of its end.
+    pub(crate) fn start(
+        &self,
+        change: impl FnOnce() -> Change<A>,
+        space: usize,
+    ) -> Result<Option<Started<A>>, WouldBlock> {
+        let Some(members) = self.load() else { return Ok(None) };
+        let mut started = Started { told: members.len(), members, change: change(), space };
+        let _inside = Holding::new(space);
+        while let Some(next) = started.told.checked_sub(1) {
+            let mut answer = Ok(());
+            started.members[next].call(&mut |kind| {
+                if let Kind::Range(notifier) = kind {
+                    answer = notifier.start(&started.change);
+                    assert!(answer.is_ok() || !started.change.blockable, "a notifier must not refuse what may block");
+                }
+            });
+            answer?;
+            started.told = next;
+        }
+        Ok(Some(started))
+    }
+
+    /// Shows everybody to `call`, newest first, until it is content.
+    pub(crate) fn visit(&self, space: usize, mut call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
+        let Some(members) = self.load() else { return false };
+        let _inside = Holding::new(space);
+        let mut content = false;
+        members.iter().rev().any(|member| {
+            member.call(&mut |kind| content = call(kind));
+            content
+        })
+    }
+
+    /// Refuses newcomers from now on.
+    pub(crate) fn close(&self) {
+        lock(&self.writer).released = true;
+    }
+
+    /// Tells everybody of the release who has not heard of it, newest first. It has been `close`d.
+    pub(crate) fn release(&self, space: usize) {
+        let Some(members) = self.load() else { return };
+        let _inside = Holding::new(space);
+        members.iter().rev().for_each(|member| member.release());
+    }
+
+    // ---- ends of life
+
+    /// Leaves the notifier of a member that has left the list to the next [`sweep`](Self::sweep).
+    pub(crate) fn bury(&self, member: Arc<dyn AnyMember<A>>) {
+        self.change_graveyard(|graveyard| graveyard.members.push(member));
+    }
+
+    fn change_graveyard<R>(&self, change: impl FnOnce(&mut Graveyard<A>) -> R) -> R {
+        let mut graveyard = lock(&self.graveyard);
+        let result = change(&mut graveyard);
+        self.buried.store(graveyard.members.len(), Relaxed);
+        result
+    }
+
+    /// Is anything in the graveyard? A hint.
+    pub(crate) fn has_buried(&self) -> bool {
+        self.buried.load(Relaxed) != 0
+    }
+
+    /// Drops what is buried and is not called just now. The caller holds no lock that the drop of a notifier may want.
+    pub(crate) fn sweep(&self, space: usize) {
+        let all = self.change_graveyard(|graveyard| {
+            graveyard.in_hand += graveyard.members.len();
+            std::mem::take(&mut graveyard.members)
+        });
+        let all: Vec<_> = all.into_iter().map(|member| self.in_hand(member)).collect();
+        for in_hand in all {
+            in_hand.settle(space, |member| member.try_bury());
+        }
+    }
+
+    /// Waits until every notifier that was put before has been dropped.
+    pub(crate) fn synchronize(&self, space: usize) {
+        while let Some(in_hand) = self.next_or_wait() {
+            in_hand.settle(space, |member| {
+                member.bury();
+                true
+            });
+        }
+    }
+
+    /// The next one in the graveyard; `None` when all are dropped, those too that others have in hand just now.
+    fn next_or_wait(&self) -> Option<InHand<'_, A>> {
+        let mut graveyard = lock(&self.graveyard);
+        loop {
+            if let Some(member) = graveyard.members.pop() {
+                graveyard.in_hand += 1;
+                return Some(self.in_hand(member));
+            }
+            if graveyard.in_hand == 0 {
+                return None;
+            }
+            graveyard = wait_until(&self.put_down, graveyard, None);
+        }
+    }
+
+    fn in_hand(&self, member: Arc<dyn AnyMember<A>>) -> InHand<'_, A> {
+        InHand { notifiers: self, member: Some(member) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+}
+
+/// A member that was taken from the graveyard. It goes back unless its notifier could be dropped.
+struct InHand<'n, A: Address> {
+    notifiers: &'n Notifiers<A>,
+    member: Option<Arc<dyn AnyMember<A>>>,
+}
+
+impl<A: Address> InHand<'_, A> {
+    /// Drops the notifier if `bury` can. What it owned may not wait there for other callbacks, nor for this very drop.
+    fn settle(mut self, space: usize, bury: impl FnOnce(&dyn AnyMember<A>) -> bool) {
+        let _inside = Holding::new(space);
+        if self.member.as_ref().is_some_and(|member| bury(&**member)) {
+            self.member = None;
+            self.notifiers.forget_one();
+        }
+    }
+}
+
+impl<A: Address> Drop for InHand<'_, A> {
+    fn drop(&mut self) {
+        self.notifiers.change_graveyard(|graveyard| {
+            graveyard.members.extend(self.member.take());
+            graveyard.in_hand -= 1;
+        });
+        self.notifiers.put_down.notify_all();
+    }
+}
+
+/// Notifiers that have been told of a start, and are told of the end when this is dropped: oldest first, the reverse of
+/// the starts. Those that were removed meanwhile are not.
+pub(crate) struct Started<A: Address> {
+    members: Arc<Members<A>>,
+    /// From here to the end of the list.
+    told: usize,
+    change: Change<A>,
+    space: usize,
+}
+
+impl<A: Address> Started<A> {
+    pub(crate) fn is_blockable(&self) -> bool {
+        self.change.blockable
+    }
+
+    fn end(&self, member: &dyn AnyMember<A>) {
+        member.call(&mut |kind| {
+            if let Kind::Range(notifier) = kind {
+                notifier.end(&self.change);
+            }
+        });
+    }
+}
+
+impl<A: Address> Drop for Started<A> {
+    /// All are told; a panic of one goes on when they have been.
+    fn drop(&mut self) {
+        let _inside = Holding::new(self.space);
+        let mut panic = None;
+        for member in &self.members[self.told..] {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.end(&**member))) {
+                panic.get_or_insert(payload);
+            }
+        }
+        match panic {
+            Some(payload) if !std::thread::panicking() => resume_unwind(payload),
+            _ => {}
+        }
+    }
+}
