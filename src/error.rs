@@ -22,8 +22,8 @@ macro_rules! error {
 
 /// A mirror could not follow a non-blocking invalidation at once: it was refused, nothing is left behind.
 ///
-/// A callback gets one from [`Change::would_block`](crate::Change::would_block) and nowhere else; the primary side
-/// gets it from [`AddressSpace::try_invalidate`](crate::AddressSpace::try_invalidate).
+/// A callback gets its own from [`Change::would_block`](crate::Change::would_block); the primary side gets it from
+/// [`AddressSpace::try_invalidate`](crate::AddressSpace::try_invalidate).
 #[doc(alias = "EAGAIN")]
 #[non_exhaustive]
 pub struct WouldBlock;
@@ -127,7 +127,7 @@ pub enum UpdateError<E> {
     Begin(BeginError),
     /// The attempts or the time of the [`Retry`](crate::Retry) policy are used up.
     Exhausted {
-        /// How many builds were made, all of them overtaken by an invalidation. Which one it was last:
+        /// How many builds were made (0 if none could begin in time), all of them overtaken by an invalidation. Which one it was last:
         /// [`Mirror::last_collision`](crate::Mirror::last_collision).
         attempts: u32,
     },
@@ -138,7 +138,9 @@ impl<E: fmt::Display> fmt::Display for UpdateError<E> {
         match self {
             UpdateError::Build(error) => write!(f, "the build failed: {error}"),
             UpdateError::Begin(error) => write!(f, "the build could not begin: {error}"),
-            UpdateError::Exhausted { attempts } => write!(f, "still overtaken by invalidations after {attempts} builds"),
+            UpdateError::Exhausted { attempts } => {
+                write!(f, "gave up, after {attempts} builds that invalidations overtook")
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 const KNOWN: usize = 8;
 
 struct Held {
-    spaces: [Cell<usize>; KNOWN],
+    spaces: [Cell<u64>; KNOWN],
     more: Cell<usize>,
 }
 
@@ -28,8 +28,8 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// `space` is the address of the space's shared part, hence not 0.
-    pub(crate) fn new(space: usize) -> Self {
+    /// `space` is the space's number, not 0.
+    pub(crate) fn new(space: u64) -> Self {
         let place = HELD.with(|held| {
             let free = held.spaces.iter().position(|place| place.get() == 0);
             match free {
@@ -42,7 +42,7 @@ impl Holding {
     }
 
     /// Does this thread hold a mirror lock of the space?
-    pub(crate) fn any(space: usize) -> bool {
+    pub(crate) fn any(space: u64) -> bool {
         HELD.with(|held| held.more.get() != 0 || held.spaces.iter().any(|place| place.get() == space))
     }
 }

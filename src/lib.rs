@@ -70,7 +70,8 @@
 //! 6. **The owner is never blocked by a reader** beyond the mirror's own short lock; [`AddressSpace::try_invalidate`]
 //!    never blocks at all, and a refusal leaves nothing behind on any side.
 //! 7. **No silent hang.** Waiting for oneself is an error that names the rule. A callback that panics poisons its
-//!    subscription and nothing else.
+//!    subscription and nothing else. (Then 2 ends for that one: it is not called again, and its owner has to take it
+//!    down.)
 //!
 //! The promise holds if every change of the range is bracketed. What the owner does not announce, the crate cannot
 //! know: page migration, swapping and copy on write by the kernel are invisible in user space. They do no harm to
@@ -121,7 +122,8 @@
 //! |---|---|---|
 //! | `read_begin`, nothing active | two loads, no store | wait-free |
 //! | `read_begin`, first after a collision | one look at each overlapping invalidation that was active | blocks until those end |
-//! | `try_read_begin`, `check_retry`, `read_retry` | a few loads | wait-free |
+//! | `check_retry`, `read_retry` | two loads | wait-free |
+//! | `try_read_begin` | as `read_begin`, without waiting | wait-free |
 //! | `invalidate` | O(log *n* + *k*), plus the callbacks | lock-free but for the callbacks |
 //! | `try_invalidate` | the same | lock-free if the callbacks keep their word |
 //! | end | one atomic operation | lock-free; if somebody waits for this one, takes its short lock to wake them |
@@ -131,7 +133,8 @@
 //! An invalidation that hits nothing writes nothing that others share but its own slot. Memory is reclaimed through
 //! `crossbeam-epoch`; none of your code runs under a pin. The library allocates in `subscribe` and `unsubscribe`. An
 //! invalidation allocates only on the first use of the crate by a thread (the epoch registers it), when more than sixteen
-//! are in flight in a space for the first time, and when more than two overlap on one subscription for the first time.
+//! are in flight in a space for the first time, when more than two overlap on one subscription for the first time, and
+//! for those that answer with a [`Finish`]. What others have retired may be freed on it, by the epoch.
 //!
 //! # Trade-offs
 //!
@@ -162,11 +165,11 @@ mod finish;
 mod held;
 mod list;
 mod mirror;
-mod notifier;
-mod notifiers;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod model;
+mod notifier;
+mod notifiers;
 mod primary;
 mod range;
 mod rcu;
@@ -182,7 +185,8 @@ mod tests;
 mod tree;
 
 pub use error::{
-    BeginError, Collision, InsideCallback, Poisoned, RegisterError, RegisterErrorKind, SubscribeError, SubscribeErrorKind, UpdateError, WouldBlock,
+    BeginError, Collision, InsideCallback, Poisoned, RegisterError, RegisterErrorKind, SubscribeError,
+    SubscribeErrorKind, UpdateError, WouldBlock,
 };
 pub use event::{Change, Event, EventKind, Owner};
 pub use finish::Finish;

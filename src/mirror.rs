@@ -68,7 +68,7 @@ impl<S> Locked<S> {
     }
 
     /// Locks it after the callbacks that wait for it, or says that this thread has it already.
-    fn lock(&self, space: usize) -> Result<LockedGuard<'_, S>, Relocked> {
+    fn lock(&self, space: u64) -> Result<LockedGuard<'_, S>, Relocked> {
         if self.is_mine() {
             return Err(Relocked);
         }
@@ -80,7 +80,7 @@ impl<S> Locked<S> {
     }
 
     /// Locks it for a callback, before the readers that come meanwhile.
-    fn lock_first(&self, space: usize) -> Result<LockedGuard<'_, S>, Relocked> {
+    fn lock_first(&self, space: u64) -> Result<LockedGuard<'_, S>, Relocked> {
         if self.is_mine() {
             return Err(Relocked);
         }
@@ -96,7 +96,7 @@ impl<S> Locked<S> {
     }
 
     /// Locks it if it is free.
-    fn try_lock(&self, space: usize) -> Option<LockedGuard<'_, S>> {
+    fn try_lock(&self, space: u64) -> Option<LockedGuard<'_, S>> {
         let state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -129,7 +129,7 @@ struct LockedGuard<'a, S> {
 }
 
 impl<'a, S> LockedGuard<'a, S> {
-    fn new(state: MutexGuard<'a, S>, owner: &'a AtomicUsize, space: usize) -> Self {
+    fn new(state: MutexGuard<'a, S>, owner: &'a AtomicUsize, space: u64) -> Self {
         owner.store(thread_token(), Relaxed);
         LockedGuard { state, owner, _holding: Holding::new(space) }
     }
@@ -144,7 +144,7 @@ impl<S> Drop for LockedGuard<'_, S> {
 /// What the mirror's subscription calls back.
 struct Callback<S> {
     locked: Locked<S>,
-    space: usize,
+    space: u64,
 }
 
 impl<S: MirrorState<A>, A: Address> Invalidate<A> for Callback<S> {
@@ -156,18 +156,30 @@ impl<S: MirrorState<A>, A: Address> Invalidate<A> for Callback<S> {
         } else {
             self.locked.try_lock(self.space).ok_or_else(|| call.would_block())?
         };
-        let state = &mut *guard.state;
-        if !state.concerns(call) {
+        // Dropped before the guard.
+        let unwinding = call.poison_on_unwind();
+        let answer = guard.state.answer(call);
+        unwinding.disarm();
+        answer
+    }
+}
+
+/// What the library makes of a [`MirrorState`].
+trait Answer<A: Address>: MirrorState<A> + Sized {
+    fn answer(&mut self, call: &Call<'_, Self, A>) -> Result<Ack, WouldBlock> {
+        if !self.concerns(call) {
             return Ok(call.unaffected());
         }
         if call.is_blockable() {
-            state.invalidate(call);
+            self.invalidate(call);
         } else {
-            state.try_invalidate(call)?;
+            self.try_invalidate(call)?;
         }
-        Ok(call.set_seq(state))
+        Ok(call.set_seq(self))
     }
 }
+
+impl<S: MirrorState<A>, A: Address> Answer<A> for S {}
 
 /// A secondary copy or translation of a range, that drops what has become wrong and never installs what is stale.
 ///
@@ -209,6 +221,9 @@ pub struct Mirror<S, A: Address = u64> {
 /// Shared access to a mirror's state; while it is held, invalidations of the mirror wait (or are refused). An
 /// invalidation that waits comes before the next reader. To invalidate the mirror's range on the thread that holds the
 /// guard would be waiting for oneself: it panics, saying so, and poisons the mirror as any panic in a callback does.
+///
+/// A thread that holds more than eight of them counts as holding locks of every space: what may not be done under a
+/// lock of one is then refused in all.
 ///
 /// What was built can be used here, but not installed: `&mut S` exists only in [`Mirror::update`], [`Mirror::commit`],
 /// [`Mirror::evict`] and [`MirrorState::invalidate`].
@@ -261,12 +276,12 @@ impl Retry {
         Retry { times: Some(n), within: None }
     }
 
-    /// No new build after `limit`, and no longer wait for one. A build that runs is not interrupted.
+    /// After `limit` no build but the first, and no waiting for one. A build that runs is not interrupted.
     pub const fn within(limit: Duration) -> Self {
         Retry { times: None, within: Some(limit) }
     }
 
-    /// The same, and no new build after `limit`.
+    /// The same, and within `limit`.
     pub const fn and_within(self, limit: Duration) -> Self {
         Retry { times: self.times, within: Some(limit) }
     }
@@ -320,7 +335,7 @@ impl<A: Address> AddressSpace<A> {
         range: impl RangeBounds<A>,
         state: S,
     ) -> Result<Mirror<S, A>, SubscribeError<S>> {
-        let callback = Callback { locked: Locked::new(state), space: self.shared.address() };
+        let callback = Callback { locked: Locked::new(state), space: self.shared.id };
         match self.subscribe(range, callback) {
             Ok(subscription) => Ok(Mirror { subscription }),
             Err(SubscribeError { ops, kind }) => Err(SubscribeError { ops: ops.into_state(), kind }),
@@ -356,7 +371,8 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
     ///
     /// # Panics
     ///
-    /// If `build` or `install` does. A panic in `install` poisons the mirror.
+    /// If `build` or `install` does. A panic in `install` poisons the mirror: readers are turned away, and it is still
+    /// called back, so that nothing stale stays in it.
     #[doc(alias = "hmm_range_fault")]
     pub fn update<B, E, R>(
         &self,
@@ -483,9 +499,10 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
 
     /// Changes the state; if that panics, the mirror is poisoned.
     fn install<R>(&self, mut guard: LockedGuard<'_, S>, change: impl FnOnce(&mut S) -> R) -> R {
-        let unwinding = PoisonOnDrop(&self.subscription);
+        // Dropped before the guard.
+        let unwinding = self.subscription.poison_on_unwind();
         let result = change(&mut guard.state);
-        std::mem::forget(unwinding);
+        unwinding.disarm();
         result
     }
 
@@ -570,7 +587,7 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
         &self.subscription.ops().locked
     }
 
-    fn space(&self) -> usize {
+    fn space(&self) -> u64 {
         self.subscription.ops().space
     }
 }
@@ -578,15 +595,6 @@ impl<S: MirrorState<A>, A: Address> Mirror<S, A> {
 impl<S, A: Address> fmt::Debug for Mirror<S, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mirror").field("range", &self.subscription.range()).finish_non_exhaustive()
-    }
-}
-
-/// Poisons a mirror if a change of its state unwinds.
-struct PoisonOnDrop<'a, S, A: Address>(&'a Subscription<Callback<S>, A>);
-
-impl<S, A: Address> Drop for PoisonOnDrop<'_, S, A> {
-    fn drop(&mut self) {
-        self.0.poison();
     }
 }
 

@@ -225,7 +225,7 @@ impl<A: Address> AddressSpace<A> {
         if !self.shared.may_wait() {
             return Err(InsideCallback(()));
         }
-        self.shared.notifiers.synchronize(self.shared.address());
+        self.shared.notifiers.synchronize(self.shared.id);
         self.shared.sweep();
         Ok(())
     }
@@ -320,7 +320,7 @@ impl<N: Send + Sync + 'static, A: Address> Registration<N, A> {
     fn unlink(&self, member: &Arc<Member<N, A>>) {
         let shared = &self.space.shared;
         shared.notifiers.remove(member);
-        let _inside = Holding::new(shared.address());
+        let _inside = Holding::new(shared.id);
         member.release();
     }
 }

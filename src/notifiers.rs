@@ -274,7 +274,7 @@ impl<A: Address> Notifiers<A> {
     pub(crate) fn start(
         &self,
         change: impl FnOnce() -> Change<A>,
-        space: usize,
+        space: u64,
     ) -> Result<Option<Started<A>>, WouldBlock> {
         let Some(members) = self.load() else { return Ok(None) };
         let mut started = Started { told: members.len(), members, change: change(), space };
@@ -294,7 +294,7 @@ impl<A: Address> Notifiers<A> {
     }
 
     /// Shows everybody to `call`, newest first, until it is content.
-    pub(crate) fn visit(&self, space: usize, mut call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
+    pub(crate) fn visit(&self, space: u64, mut call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
         let Some(members) = self.load() else { return false };
         let _inside = Holding::new(space);
         let mut content = false;
@@ -310,7 +310,7 @@ impl<A: Address> Notifiers<A> {
     }
 
     /// Tells everybody of the release who has not heard of it, newest first. It has been `close`d.
-    pub(crate) fn release(&self, space: usize) {
+    pub(crate) fn release(&self, space: u64) {
         let Some(members) = self.load() else { return };
         let _inside = Holding::new(space);
         members.iter().rev().for_each(|member| member.release());
@@ -336,7 +336,7 @@ impl<A: Address> Notifiers<A> {
     }
 
     /// Drops what is buried and is not called just now. The caller holds no lock that the drop of a notifier may want.
-    pub(crate) fn sweep(&self, space: usize) {
+    pub(crate) fn sweep(&self, space: u64) {
         let all = self.change_graveyard(|graveyard| {
             graveyard.in_hand += graveyard.members.len();
             std::mem::take(&mut graveyard.members)
@@ -348,7 +348,7 @@ impl<A: Address> Notifiers<A> {
     }
 
     /// Waits until every notifier that was put before has been dropped.
-    pub(crate) fn synchronize(&self, space: usize) {
+    pub(crate) fn synchronize(&self, space: u64) {
         while let Some(in_hand) = self.next_or_wait() {
             in_hand.settle(space, |member| {
                 member.bury();
@@ -389,7 +389,7 @@ struct InHand<'n, A: Address> {
 
 impl<A: Address> InHand<'_, A> {
     /// Drops the notifier if `bury` can. What it owned may not wait there for other callbacks, nor for this very drop.
-    fn settle(mut self, space: usize, bury: impl FnOnce(&dyn AnyMember<A>) -> bool) {
+    fn settle(mut self, space: u64, bury: impl FnOnce(&dyn AnyMember<A>) -> bool) {
         let _inside = Holding::new(space);
         if self.member.as_ref().is_some_and(|member| bury(&**member)) {
             self.member = None;
@@ -415,7 +415,7 @@ pub(crate) struct Started<A: Address> {
     /// From here to the end of the list.
     told: usize,
     change: Change<A>,
-    space: usize,
+    space: u64,
 }
 
 impl<A: Address> Started<A> {

@@ -92,13 +92,15 @@ impl<A: Address> AddressSpace<A> {
     /// # Blocking
     ///
     /// Waits for the callbacks, which may wait for their mirror locks. It never waits for a reader beyond that, nor for
-    /// another invalidation. The library itself takes no lock, and allocates only when more than sixteen invalidations
-    /// are in flight in the space for the first time.
+    /// another invalidation. Values of subscriptions that were dropped where that had to be put off (see
+    /// [`Subscription`](crate::Subscription)) may be dropped here. Apart from that the library itself waits for no lock;
+    /// when it allocates is told on the [front page](crate#cost-and-progress).
     ///
     /// # Panics
     ///
     /// If a callback panics: the panic goes on, the invalidation has ended, those who were told of it build again, and
-    /// that one subscription is poisoned. If 65,520 invalidations are open in the space.
+    /// that one subscription is poisoned. If a value whose drop was put off panics when it is dropped. If 65,520
+    /// invalidations are open in the space.
     #[doc(alias = "mmu_notifier_invalidate_range_start")]
     pub fn invalidate(&self, range: impl RangeBounds<A>, event: impl Into<Event>) -> Invalidation<'_, A> {
         match self.start(range, event.into(), true) {
@@ -109,7 +111,7 @@ impl<A: Address> AddressSpace<A> {
 
     /// Starts an invalidation without ever blocking, or not at all.
     ///
-    /// As [`invalidate`](Self::invalidate), but callbacks are told not to block
+    /// No value of anybody is dropped here. As [`invalidate`](Self::invalidate) otherwise, but callbacks are told not to block
     /// ([`Change::is_blockable`](crate::Change::is_blockable)), and each of them may refuse.
     ///
     /// # Errors

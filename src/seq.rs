@@ -31,10 +31,12 @@ const UNSETTLED: u64 = u64::MAX;
 
 /// The subscription is gone, or going: no callback any more.
 const REMOVED: u32 = 1;
-/// A callback of it panicked: no callback any more, begins say so, retries are true.
+/// A callback of it panicked, or a change of its state: begins say so, retries are true.
 const POISONED: u32 = 2;
 /// It has heard the release of its space: begins say so, retries are true.
 const RELEASED: u32 = 4;
+/// A callback of it panicked: no callback any more.
+const SILENCED: u32 = 8;
 
 /// Why a subscription takes no more readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +192,14 @@ impl Sequence {
     /// Is no callback to run any more?
     pub(crate) fn is_silent(&self) -> bool {
         // Acquire: a removal seen here orders what came before it before what the caller does instead of the callback.
-        self.flags.load(Acquire) & (REMOVED | POISONED) != 0
+        self.flags.load(Acquire) & (REMOVED | SILENCED) != 0
+    }
+
+    /// Calls it back no more: its callback panicked.
+    pub(crate) fn silence(&self) {
+        // Release: pairs with `is_silent`.
+        self.flags.fetch_or(SILENCED, Release);
+        self.close(Closed::Poisoned);
     }
 
     /// Turns readers away from now on.
@@ -203,5 +212,26 @@ impl Sequence {
         // The other end is in `settle`.
         fence(SeqCst);
         self.settled.store(UNSETTLED, Release);
+    }
+}
+
+/// Poisons a subscription if it is dropped by a panic: what the panic left half-changed is not to be built upon.
+#[must_use]
+pub(crate) struct PoisonOnUnwind<'a>(&'a Sequence);
+
+impl<'a> PoisonOnUnwind<'a> {
+    pub(crate) fn new(sequence: &'a Sequence) -> Self {
+        PoisonOnUnwind(sequence)
+    }
+
+    /// It went well.
+    pub(crate) fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for PoisonOnUnwind<'_> {
+    fn drop(&mut self) {
+        self.0.close(Closed::Poisoned);
     }
 }

@@ -15,11 +15,11 @@
 //! Callbacks run under no lock of ours and no pin.
 
 use crate::error::{BeginError, WouldBlock};
-use crate::event::{Change, Event, EventKind};
+use crate::event::{Change, Event, EventKind, random_u64};
 use crate::held::Holding;
 use crate::notifiers::{Kind, Notifiers, Started};
 use crate::range::{Address, Span};
-use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Handle, Hit, Registry};
+use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Hit, Registry};
 use crate::seq::{Closed, Sequence};
 use crate::slots::Identity;
 use crate::sync::atomic::{AtomicU64, Ordering::*};
@@ -28,6 +28,8 @@ use std::time::Instant;
 
 /// The part of a space that its handles share.
 pub(crate) struct Shared<A: Address> {
+    /// Names the space to [`Holding`]: random, so never the number of one that is gone.
+    pub(crate) id: u64,
     pub(crate) registry: Registry<A>,
     pub(crate) notifiers: Notifiers<A>,
     /// The global invalidate sequence: the next ticket.
@@ -61,7 +63,12 @@ pub(crate) enum Patience {
 
 impl<A: Address> Shared<A> {
     pub(crate) fn new() -> Self {
-        Shared { registry: Registry::new(), notifiers: Notifiers::new(), invalidate_seq: AtomicU64::new(1) }
+        Shared {
+            id: random_u64() | 1,
+            registry: Registry::new(),
+            notifiers: Notifiers::new(),
+            invalidate_seq: AtomicU64::new(1),
+        }
     }
 
     // ---- primary side
@@ -103,7 +110,7 @@ impl<A: Address> Shared<A> {
         let Start { span, event, blockable, .. } = *start;
         let ticket = || ticket.unwrap_or_else(|| self.draw_ticket());
         let change = || Change { range: span, overlap: span, event, ticket: ticket(), blockable };
-        self.notifiers.start(change, self.address())
+        self.notifiers.start(change, self.id)
     }
 
     fn draw_ticket(&self) -> u64 {
@@ -117,7 +124,7 @@ impl<A: Address> Shared<A> {
         let change = Change { range: span, overlap, event, ticket, blockable };
         let sequence = hit.sequence();
         let context = Context { change, sequence, identity, slots: &self.registry.slots };
-        let unwinding = PoisonOnDrop(sequence);
+        let unwinding = SilenceOnDrop(sequence);
         let answer = hit.call(&context);
         assert!(answer.is_ok() || !blockable, "a callback must not refuse an invalidation that may block");
         if start.release {
@@ -154,13 +161,13 @@ impl<A: Address> Shared<A> {
             Ok(opened) => self.end(opened),
             Err(WouldBlock) => unreachable!("a blocking start is not refused"),
         }
-        self.notifiers.release(self.address());
+        self.notifiers.release(self.id);
         self.sweep_notifiers();
     }
 
     /// Shows the notifiers to `call`, newest first, until it is content.
     pub(crate) fn visit(&self, call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
-        let content = self.notifiers.visit(self.address(), call);
+        let content = self.notifiers.visit(self.id, call);
         self.sweep_notifiers();
         content
     }
@@ -179,43 +186,54 @@ impl<A: Address> Shared<A> {
     ) -> Result<u64, BeginError> {
         sequence.open().map_err(refusal)?;
         let seq = sequence.current();
-        let wait = |identity| self.wait_end(identity, id, patience);
-        sequence.try_for_each_blocker(wait)?;
-        births.iter().copied().try_for_each(wait)?;
+        // All are looked at before the first is waited for: one that is ours may be waited for by that one's thread.
+        self.each_blocker(sequence, births, |identity| self.may_wait_for(identity, id, patience).map(drop))?;
+        self.each_blocker(sequence, births, |identity| self.wait_end(identity, id, patience))?;
         // Whatever could have been active when `seq` was current has ended; what came later has changed `seq`.
         sequence.settle(seq).map_err(refusal)?;
         Ok(seq)
     }
 
-    fn wait_end(&self, identity: Identity, id: u64, patience: Patience) -> Result<(), BeginError> {
+    fn each_blocker(
+        &self,
+        sequence: &Sequence,
+        births: &[Identity],
+        visit: impl Fn(Identity) -> Result<(), BeginError>,
+    ) -> Result<(), BeginError> {
+        sequence.try_for_each_blocker(&visit)?;
+        births.iter().copied().try_for_each(visit)
+    }
+
+    /// Is it active, and may this thread wait for its end?
+    fn may_wait_for(&self, identity: Identity, id: u64, patience: Patience) -> Result<bool, BeginError> {
         let slots = &self.registry.slots;
         if !slots.is_active(identity) {
-            return Ok(());
+            return Ok(false);
         }
-        let deadline = match patience {
-            Patience::None => return Err(BeginError::Active),
-            Patience::Until(at) => Some(at),
-            Patience::Forever => None,
-        };
-        if slots.inside_call(Some(id)) || Holding::any(self.address()) {
+        if matches!(patience, Patience::None) {
+            return Err(BeginError::Active);
+        }
+        if slots.inside_call(Some(id)) || Holding::any(self.id) {
             return Err(BeginError::InsideCallback);
         }
         if slots.slot(identity).is_mine() {
             return Err(BeginError::InsideInvalidation);
         }
-        if slots.wait_end(identity, deadline) { Ok(()) } else { Err(BeginError::Active) }
+        Ok(true)
     }
 
-    /// Ends a subscription, whose value is returned. The caller `may_wait`.
-    pub(crate) fn remove<T>(&self, handle: Handle<T, A>) -> T {
-        let value = self.registry.remove(handle);
-        self.sweep();
-        value
+    fn wait_end(&self, identity: Identity, id: u64, patience: Patience) -> Result<(), BeginError> {
+        let deadline = match patience {
+            Patience::Until(at) => Some(at),
+            Patience::None | Patience::Forever => None,
+        };
+        let ended = !self.may_wait_for(identity, id, patience)? || self.registry.slots.wait_end(identity, deadline);
+        if ended { Ok(()) } else { Err(BeginError::Active) }
     }
 
     /// May this thread wait for callbacks? Not inside one, nor under a lock that one may want.
     pub(crate) fn may_wait(&self) -> bool {
-        !self.registry.slots.inside_call(None) && !Holding::any(self.address())
+        !self.registry.slots.inside_call(None) && !Holding::any(self.id)
     }
 
     /// May this thread wait for everything that is active? As [`may_wait`](Self::may_wait), and not if it holds some of
@@ -239,24 +257,21 @@ impl<A: Address> Shared<A> {
     }
 
     /// Drops the values of subscriptions that were dropped where nobody may wait. It runs code of the user, and so does
-    /// nothing where `may_wait` forbids that too.
+    /// nothing where `may_wait` forbids that too, nor while a panic unwinds.
     pub(crate) fn sweep(&self) {
-        if self.registry.has_buried() && self.may_wait() {
+        if self.registry.has_buried() && self.may_wait() && !std::thread::panicking() {
+            // What is dropped may own subscriptions: those are buried in their turn, so that nobody waits here.
+            let _inside = Holding::new(self.id);
             self.registry.sweep();
         }
     }
 
     /// The same for notifiers that were put. What they owned goes with them.
     pub(crate) fn sweep_notifiers(&self) {
-        if self.notifiers.has_buried() && self.may_wait() {
-            self.notifiers.sweep(self.address());
+        if self.notifiers.has_buried() && self.may_wait() && !std::thread::panicking() {
+            self.notifiers.sweep(self.id);
             self.sweep();
         }
-    }
-
-    /// Names the space to [`Holding`].
-    pub(crate) fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 }
 
@@ -296,11 +311,12 @@ impl<A: Address> Drop for EndOnDrop<'_, A> {
     }
 }
 
-/// Poisons a subscription whose callback unwinds.
-struct PoisonOnDrop<'a>(&'a Sequence);
+/// Poisons a subscription whose callback unwinds, and calls it no more: an owner that goes on after the panic is not to
+/// meet the same panic at every change.
+struct SilenceOnDrop<'a>(&'a Sequence);
 
-impl Drop for PoisonOnDrop<'_> {
+impl Drop for SilenceOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.close(Closed::Poisoned);
+        self.0.silence();
     }
 }

@@ -139,8 +139,9 @@ impl<A: Address> Slot<A> {
     /// Lets removers know whom the batch is about to call.
     pub(crate) fn hold(&self, entries: impl Iterator<Item = usize>) {
         for (cell, entry) in self.current.iter().zip(entries) {
-            // Relaxed: the fence orders it.
-            cell.store(entry, Relaxed);
+            // Release: a remover that finds this instead of what the last batch held here concludes that the last batch
+            // is over, so it must see what its callbacks did. (That this batch is seen at all is the fence's work.)
+            cell.store(entry, Release);
         }
         // The other end is in `Sequence::mark_removed`.
         fence(SeqCst);

@@ -19,7 +19,7 @@ use crate::finish::Finish;
 use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
 use crate::rcu::{Answer, Context, Handle, Inserted, Listener};
-use crate::seq::BIRTH;
+use crate::seq::{BIRTH, Closed, PoisonOnUnwind};
 use crate::shared::Patience;
 use crate::slots::Identity;
 use crate::sync::Arc;
@@ -66,8 +66,8 @@ use std::time::{Duration, Instant};
 ///   same time, for different invalidations.
 /// * The value must not own its own [`Subscription`], directly or through an `Arc`: neither would ever be dropped. If a
 ///   callback is to end subscriptions, let it set a flag or send a message.
-/// * If it panics, the start unwinds and this subscription is poisoned: it is not called again, its begins say
-///   [`BeginError::Poisoned`], and its retries are true.
+/// * If it panics, the start unwinds and this subscription is poisoned: it is not called again, so what it still holds
+///   it holds for good; its begins say [`BeginError::Poisoned`], and its retries are true.
 ///
 /// What must not compile: an answer without a call, a `set_seq` under a shared guard, an answer kept for later.
 ///
@@ -99,6 +99,8 @@ pub trait Invalidate<A: Address = u64>: Send + Sync + 'static {
     ///
     /// [`WouldBlock`], from [`Change::would_block`], if the invalidation [may not block](Change::is_blockable) and the
     /// callback would have to. Nothing may have been dropped then, or all of it: a refused invalidation does not happen.
+    /// To return one from elsewhere, such as from a `try_invalidate` of its own, when this invalidation may block is a
+    /// panic.
     #[doc(alias = "invalidate_start")]
     fn invalidate(&self, call: &Call<'_, Self::Locked, A>) -> Result<Ack, WouldBlock>;
 }
@@ -158,6 +160,11 @@ impl<L: ?Sized, A: Address> Call<'_, L, A> {
     /// nobody waits for it.
     pub fn unaffected(&self) -> Ack {
         self.ack(false)
+    }
+
+    /// For what the callback does under its lock: if it panics, the poison must be seen by whoever has the lock next.
+    pub(crate) fn poison_on_unwind(&self) -> PoisonOnUnwind<'_> {
+        PoisonOnUnwind::new(self.context.sequence)
     }
 
     fn ack(&self, collided: bool) -> Ack {
@@ -265,7 +272,9 @@ pub struct ReadSeq<A: Address = u64> {
 ///
 /// Dropping it waits, as [`unsubscribe`](Self::unsubscribe) does, and drops the value before it returns. Inside a
 /// callback of the space, or under a lock of a [`Mirror`](crate::Mirror) of it, it does not wait: no callback begins any
-/// more, and the value is dropped later, by whoever next leaves such a callback, subscribes or ends a subscription.
+/// more, and the value is dropped later, by whoever next ends its callbacks in [`invalidate`](AddressSpace::invalidate)
+/// (not in `try_invalidate`), subscribes, or ends a subscription; or with the space. A value that is dropped so late is
+/// dropped as if inside a callback: what it does must not wait for callbacks.
 #[doc(alias = "mmu_interval_notifier")]
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription<T, A: Address = u64> {
@@ -284,7 +293,8 @@ impl<A: Address> AddressSpace<A> {
     ///
     /// # Blocking
     ///
-    /// Takes a short lock against other subscribers; waits for no callback and no invalidation.
+    /// Takes a short lock against other subscribers; waits for no callback and no invalidation. Values whose drop was put
+    /// off (see [`Subscription`]) may be dropped here.
     ///
     /// # Errors
     ///
@@ -298,11 +308,14 @@ impl<A: Address> AddressSpace<A> {
         let Some(span) = Span::new(range) else {
             return Err(SubscribeError { ops, kind: SubscribeErrorKind::Empty });
         };
-        let inserted = self.shared.registry.insert(span, ops);
-        self.shared.sweep();
-        let Inserted { handle, births } =
-            inserted.map_err(|ops| SubscribeError { ops, kind: SubscribeErrorKind::Released })?;
-        Ok(Subscription { handle: Some(handle), births, space: self.clone() })
+        match self.shared.registry.insert(span, ops) {
+            Ok(Inserted { handle, births }) => {
+                let subscription = Subscription { handle: Some(handle), births, space: self.clone() };
+                self.shared.sweep();
+                Ok(subscription)
+            }
+            Err(ops) => Err(SubscribeError { ops, kind: SubscribeErrorKind::Released }),
+        }
     }
 }
 
@@ -311,8 +324,8 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     ///
     /// # Blocking
     ///
-    /// Waits until the overlapping invalidations that are active now have ended; not for later ones, nor for any that
-    /// does not overlap. While there are none it is wait-free: two loads and no store. To be called under no lock that
+    /// Waits until the overlapping invalidations that are active now have ended; not for later ones (but perhaps for one
+    /// that starts while it looks), nor for any that does not overlap. While there are none it is wait-free: two loads and no store. To be called under no lock that
     /// a callback takes.
     ///
     /// # Errors
@@ -409,8 +422,10 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     /// callback that it would have to wait for may be this one. The subscription is given back; dropping it is legal.
     #[doc(alias = "mmu_interval_notifier_remove")]
     pub fn unsubscribe(mut self) -> Result<T, InsideCallback<Self>> {
+        // First, so that a value which panics when it is dropped at last does not cost the caller this one.
+        self.space.shared.sweep();
         match self.handle.take_if(|_| self.space.shared.may_wait()) {
-            Some(handle) => Ok(self.space.shared.remove(handle)),
+            Some(handle) => Ok(self.space.shared.registry.remove(handle)),
             None => Err(InsideCallback(self)),
         }
     }
@@ -443,14 +458,14 @@ impl<T, A: Address> Subscription<T, A> {
         self.handle().value()
     }
 
-    /// No reader may begin any more: what is built would be committed to a mirror that is half-changed.
-    pub(crate) fn poison(&self) {
-        self.handle().sequence().close(crate::seq::Closed::Poisoned);
+    /// For a change of the mirror's state: if it panics, no reader may begin any more.
+    pub(crate) fn poison_on_unwind(&self) -> PoisonOnUnwind<'_> {
+        PoisonOnUnwind::new(self.handle().sequence())
     }
 
-    /// `Err` once no reader may begin any more because of a panic.
+    /// May no reader begin any more because of a panic?
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.handle().sequence().open() == Err(crate::seq::Closed::Poisoned)
+        self.handle().sequence().open() == Err(Closed::Poisoned)
     }
 }
 
@@ -459,7 +474,8 @@ impl<T, A: Address> Drop for Subscription<T, A> {
         let Some(handle) = self.handle.take() else { return };
         let shared = &self.space.shared;
         if shared.may_wait() {
-            drop(shared.remove(handle));
+            drop(shared.registry.remove(handle));
+            shared.sweep();
         } else {
             shared.registry.bury(handle);
         }

@@ -5,7 +5,7 @@ use super::entry::{Answer, Context, EntryRef, Handle, Listener};
 use crate::event::random_u64;
 use crate::finish::Finish;
 use crate::range::{Address, Span};
-use crate::seq::{BIRTH, Closed, Sequence};
+use crate::seq::{BIRTH, Sequence};
 use crate::slots::{BATCH, Identity, Slot, Slots};
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::sync::{CHECKED, Mutex, epoch, lock};
@@ -322,7 +322,7 @@ impl<'r, A: Address> Finishing<'r, A> {
                     Ok(Some(finish)) => self.pending.push(Pending { id, entry, finish }),
                     Err(payload) => {
                         // SAFETY: the slot holds the entry in `finishing`, as it would in `current` (invariant 3).
-                        unsafe { entry.sequence() }.close(Closed::Poisoned);
+                        unsafe { entry.sequence() }.silence();
                         panic.get_or_insert(payload);
                     }
                 }

@@ -35,6 +35,20 @@ fn an_owned_invalidation_is_waited_for_on_its_own_thread_too() {
 }
 
 #[test]
+fn ones_own_invalidation_is_found_behind_somebody_elses() {
+    // `by` is the owned one, which may be waited for; ours is in `also`. If two threads waited so for each other's, both
+    // would hang.
+    let (space, sub, _) = one();
+    let own = space.invalidate(PAGE, CLEAR);
+    let other = space.invalidate(PAGE, CLEAR).into_owned();
+    assert_eq!(sub.read_begin_timeout(Duration::from_secs(60)).unwrap_err(), BeginError::InsideInvalidation);
+    own.end();
+    assert_eq!(sub.read_begin_timeout(Duration::from_millis(1)).unwrap_err(), BeginError::Active);
+    other.end();
+    assert!(sub.read_begin().is_ok());
+}
+
+#[test]
 fn a_begin_inside_ones_own_callback_is_an_error() {
     let space = AddressSpace::new();
     let own: Arc<Mutex<Option<Arc<Sub>>>> = Arc::default();

@@ -57,6 +57,8 @@ mod coarse;
 #[cfg(not(any(loom, shuttle)))]
 mod differential;
 #[cfg(not(any(loom, shuttle)))]
+mod late;
+#[cfg(not(any(loom, shuttle)))]
 mod sequential;
 #[cfg(not(any(loom, shuttle)))]
 mod update;

@@ -2,8 +2,9 @@
 
 use super::toy::{CLEAR, PAGE, Sub, Toy, one};
 use super::{explore, spawn, thread};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex, lock};
-use crate::{AddressSpace, Subscription};
+use crate::{Ack, AddressSpace, Call, Invalidate, Subscription, WouldBlock};
 
 const OUTCOMES: [&str; 2] = ["called", "not called"];
 
@@ -189,5 +190,33 @@ fn unsubscribe_inside_a_callback_gives_the_handle_back() {
         assert_eq!(toy.calls(), 2, "it is still there");
         empty(&drawer);
         assert_eq!(Arc::strong_count(&toy), 1);
+    });
+}
+
+/// A callback that takes no lock.
+struct Bare(Arc<AtomicUsize>);
+
+impl Invalidate for Bare {
+    type Locked = ();
+    fn invalidate(&self, call: &Call<'_, ()>) -> Result<Ack, WouldBlock> {
+        self.0.store(1, Relaxed);
+        Ok(call.unaffected())
+    }
+}
+
+#[test]
+fn what_a_callback_did_is_visible_though_the_next_batch_is_under_way() {
+    // Two batches: the remover of the first subscription may find the second batch where the first one was held.
+    explore(&OUTCOMES, |seen| {
+        let space = AddressSpace::new();
+        let marks = [(); 4].map(|()| Arc::new(AtomicUsize::new(0)));
+        let [first, rest @ ..] = marks.each_ref().map(|mark| space.subscribe(PAGE, Bare(mark.clone())).unwrap());
+        let remover = thread::spawn(move || first.unsubscribe().unwrap().0.load(Relaxed));
+        let open = space.invalidate(PAGE, CLEAR);
+        let called = marks[0].load(Relaxed);
+        assert_eq!(called, remover.join().unwrap(), "what the callback did is not visible after unsubscribe");
+        open.end();
+        drop(rest);
+        seen.note(outcome(called as u64));
     });
 }
