@@ -104,7 +104,9 @@
 //! * [`Mirror`], with a [`MirrorState`] of yours behind a lock of ours. Forgetting the sequence, taking the wrong lock and
 //!   installing without a retry do not compile.
 //! * [`Subscription`], with an [`Invalidate`] of yours: where one lock of yours covers many subscriptions, as in GPU
-//!   drivers. The witness `&mut Locked` keeps the lock from being forgotten; which lock it is is up to you.
+//!   drivers. The witness `&mut Locked` keeps the lock from being forgotten; which lock it is is up to you. (std's mutex
+//!   is not fair: a busy reader can keep callbacks waiting, which the lock of a `Mirror` does not allow.)
+//! * [`Notifier`], for everything in a space, where there is no range to subscribe to.
 #![cfg_attr(
     feature = "table",
     doc = "* [`TranslationTable`]: a ready secondary page table for the inside of either (feature `table`)."
@@ -147,11 +149,13 @@
 //!
 //! # From the kernel
 //!
-//! Search the documentation for a kernel name: `mmu_interval_read_begin`, `mmu_notifier_invalidate_range_start` and the
-//! others are aliases of what takes their place. Differences that a port should know: begins wait per overlap; an insert
-//! takes effect at once; the last address can be covered; a refusal is undone by the library; `unsubscribe` between
-//! one's own start and end is legal; removal inside a callback is an error instead of a deadlock, and dropping there is
-//! deferred.
+//! The [porting guide](porting) has a row for every name of the kernel's interface, with what changes for the caller; and
+//! the documentation finds kernel names (`mmu_interval_read_begin` and the others are aliases of what takes their place).
+//!
+//! # Testing a mirror of yours
+//!
+//! Built with `--cfg shuttle` or `--cfg loom` the crate uses the primitives of those checkers, so that your own scenarios
+//! can explore it together with your mirror. Under both, time does not pass: limits of time are not observed.
 //!
 //! [`mmu_interval_notifier`]: https://docs.kernel.org/mm/hmm.html
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -235,9 +235,7 @@ impl Device {
         let _turn = self.turn.read().unwrap();
         let build = || {
             let entry = |page| {
-                if page == pages.start + 1 {
-                    thread::sleep(Duration::from_micros(1)); // Asking takes a while: time for the process to change.
-                }
+                take_a_while(page, &pages);
                 self.primary.fault(page, access, Some(self.mirror.owner), |entry, _| (page, entry))
             };
             pages.clone().map(entry).collect()
@@ -250,6 +248,7 @@ impl Device {
     fn update(&self, mut build: impl FnMut() -> Result<Vec<(u64, Entry)>, Fault>) -> Result<(usize, u64), Fault> {
         let deadline = Instant::now() + TIMEOUT;
         for retries in 0.. {
+            back_off(retries, deadline);
             let seq = begin(&self.subscription, deadline)?;
             match build() {
                 Err(_) if self.subscription.check_retry(&seq) => {} // It failed because the range was changing.
@@ -275,7 +274,11 @@ impl Device {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let seq = begin(&subscription, deadline)?;
-            let seen = pages.clone().map(|page| self.primary.look(page, Some(self.mirror.owner))).collect();
+            let look = |page| {
+                take_a_while(page, &pages);
+                self.primary.look(page, Some(self.mirror.owner))
+            };
+            let seen = pages.clone().map(look).collect();
             if !subscription.read_retry(seq, &self.mirror.lock()) {
                 return Ok(seen);
             }
@@ -335,6 +338,22 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.mirror.lock().0.clear();
+    }
+}
+
+/// Two devices that take the same pages from each other must not come again in step. The low digits of the clock are as
+/// good as random.
+fn back_off(retries: u64, deadline: Instant) {
+    if retries > 1 {
+        let jitter = u64::from(deadline.saturating_duration_since(Instant::now()).subsec_nanos()) / 16 % 16;
+        thread::sleep(Duration::from_micros(jitter * retries.min(16)));
+    }
+}
+
+/// A walk over pages is not done in a moment: in the middle of it there is time for the process to change them.
+fn take_a_while(page: u64, pages: &Range<u64>) {
+    if page == pages.start + 1 {
+        thread::sleep(Duration::from_micros(1));
     }
 }
 
