@@ -60,6 +60,10 @@ fn count() -> Arc<AtomicUsize> {
     Arc::default()
 }
 
+fn count_one(counter: &AtomicUsize) {
+    counter.fetch_add(1, SeqCst);
+}
+
 /// Drops `subscription` where that has to be put off.
 fn put_off<T: Invalidate>(space: &AddressSpace, subscription: Subscription<T>) {
     let mirror: Mirror<State> = space.mirror(0..1, State::default()).unwrap();
@@ -75,7 +79,7 @@ fn a_value_that_is_dropped_late_waits_for_no_callback() {
     let (space, refused) = (AddressSpace::new(), count());
     let owned = space.subscribe(PAGE, Value::new(&count(), || ())).unwrap();
     let note = refused.clone();
-    let unsubscribe = move || drop(owned.unsubscribe().map_err(|_| note.fetch_add(1, SeqCst)));
+    let unsubscribe = move || drop(owned.unsubscribe().map_err(|_| count_one(&note)));
     let owner = space.subscribe(PAGE, Value::new(&count(), unsubscribe)).unwrap();
     put_off(&space, owner);
     drop(space.subscribe(0..1, Value::new(&count(), || ())).unwrap());
@@ -87,7 +91,7 @@ fn a_late_drop_that_panics_costs_a_subscriber_nothing() {
     let (space, calls, dropped) = (AddressSpace::new(), count(), count());
     put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
     let note = dropped.clone();
-    let mine = Value::new(&calls, move || drop(note.fetch_add(1, SeqCst)));
+    let mine = Value::new(&calls, move || count_one(&note));
     assert!(catch_unwind(AssertUnwindSafe(|| space.subscribe(PAGE, mine).map(drop))).is_err());
     assert_eq!(dropped.load(SeqCst), 1, "the new value is not lost");
     space.invalidate(PAGE, CLEAR).end();
@@ -98,7 +102,7 @@ fn a_late_drop_that_panics_costs_a_subscriber_nothing() {
 fn a_late_drop_that_panics_does_not_cost_a_remover_its_value() {
     let (space, dropped) = (AddressSpace::new(), count());
     let note = dropped.clone();
-    let mine = space.subscribe(PAGE, Value::new(&count(), move || drop(note.fetch_add(1, SeqCst)))).unwrap();
+    let mine = space.subscribe(PAGE, Value::new(&count(), move || count_one(&note))).unwrap();
     put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
     assert!(catch_unwind(AssertUnwindSafe(|| mine.unsubscribe().map(drop))).is_err());
     assert_eq!(dropped.load(SeqCst), 1);
