@@ -217,7 +217,7 @@ impl<A: Address> Slot<A> {
     /// Sleeps until `done`, or until the deadline; false if it came first. Batches and the end of this slot wake it.
     #[cold]
     fn wait(&self, done: impl Fn() -> bool, deadline: Option<Instant>) -> bool {
-        for _ in 0..SPINS {
+        for () in std::iter::repeat_n((), SPINS) {
             if done() {
                 return true;
             }
