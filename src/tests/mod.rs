@@ -32,7 +32,6 @@ mod release_order;
 mod removal;
 mod sharing;
 mod toy;
-mod two_pass;
 mod waiting;
 
 // Too slow with the real epoch, and no memory is at stake in them.
@@ -44,6 +43,8 @@ mod birth;
 mod nested;
 #[cfg(not(crossbeam_loom))]
 mod reuse;
+#[cfg(not(crossbeam_loom))]
+mod two_pass;
 
 // More threads than loom can explore.
 #[cfg(not(loom))]

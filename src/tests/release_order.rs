@@ -103,6 +103,7 @@ fn two_releases_at_once_are_heard_once() {
 }
 
 #[test]
+#[cfg_attr(crossbeam_loom, ignore = "three threads: too slow with the real epoch")]
 fn release_and_unregister_and_unsubscribe_at_once() {
     explore(&["heard", "unsubscribed before"], |seen| {
         let (space, sub, _) = one();

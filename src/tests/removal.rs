@@ -220,3 +220,18 @@ fn what_a_callback_did_is_visible_though_the_next_batch_is_under_way() {
         seen.note(outcome(called as u64));
     });
 }
+
+#[test]
+fn what_a_callback_did_is_visible_though_its_invalidation_has_ended() {
+    // The remover may find a slot that is free again, and nothing else to learn it from.
+    explore(&OUTCOMES, |seen| {
+        let space = AddressSpace::new();
+        let mark = Arc::new(AtomicUsize::new(0));
+        let sub = space.subscribe(PAGE, Bare(mark.clone())).unwrap();
+        let remover = thread::spawn(move || sub.unsubscribe().unwrap().0.load(Relaxed));
+        space.invalidate(PAGE, CLEAR).end();
+        let called = mark.load(Relaxed);
+        assert_eq!(called, remover.join().unwrap(), "what the callback did is not visible after unsubscribe");
+        seen.note(outcome(called as u64));
+    });
+}

@@ -2,6 +2,7 @@
 
 use super::toy::{CLEAR, PAGE, Word};
 use super::{explore, spawn, thread};
+use crate::slots::BATCH;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex, lock};
 use crate::{Ack, AddressSpace, Call, Finish, Invalidate, Subscription, WouldBlock};
@@ -68,6 +69,31 @@ fn unsubscribe_waits_for_the_finish() {
         });
         space.invalidate(PAGE, CLEAR).end();
         let (called, finished) = remover.join().unwrap();
+        assert_eq!(called, finished, "removed between its start and its finish");
+        seen.note(if called == 1 { "finished" } else { "not called" });
+    });
+}
+
+#[test]
+fn unsubscribe_waits_for_a_finish_of_a_batch_that_another_has_replaced() {
+    // Where the remover would find its subscription there is another one by now.
+    explore(&["finished", "not called"], |seen| {
+        let (space, state) = (AddressSpace::new(), Arc::new([(); 2].map(|()| AtomicU64::new(0))));
+        let sub = device(&space, {
+            let state = state.clone();
+            move |call, locked| {
+                state[0].store(1, Relaxed);
+                let state = state.clone();
+                Ok(call.set_seq(locked).with_finish(Box::new(move || state[1].store(1, Relaxed))))
+            }
+        });
+        let _others: Vec<_> = (0..BATCH).map(|_| device(&space, |call, _| Ok(call.unaffected()))).collect();
+        let remover = spawn!([state] {
+            drop(sub);
+            state.each_ref().map(|state| state.load(Relaxed))
+        });
+        space.invalidate(PAGE, CLEAR).end();
+        let [called, finished] = remover.join().unwrap();
         assert_eq!(called, finished, "removed between its start and its finish");
         seen.note(if called == 1 { "finished" } else { "not called" });
     });
@@ -176,7 +202,6 @@ fn readers_stay_out_between_the_passes() {
 #[cfg(not(any(loom, shuttle)))]
 mod alone {
     use super::*;
-    use crate::slots::BATCH;
     use crate::{BeginError, Change, Notifier};
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
