@@ -50,6 +50,10 @@ fn two_readers_of_one_subscription_are_never_stale() {
 }
 
 #[test]
+#[cfg_attr(
+    crossbeam_loom,
+    ignore = "the real epoch leaves too few schedules to reach all outcomes, and no memory is at stake"
+)]
 fn what_one_reader_settled_serves_the_next() {
     // The one that settles is the main thread: it loads `settled` and then stores it.
     explore(&["settled by us", "settled by the other", "active"], |seen| {
