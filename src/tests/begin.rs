@@ -37,7 +37,7 @@ fn two_builds_against_one_invalidation_are_never_stale() {
 }
 
 #[test]
-#[cfg_attr(loom, ignore = "slow; what readers owe each other is shown by smaller ones")]
+#[cfg_attr(crossbeam_loom, ignore = "slow with the real epoch, and no memory is at stake")]
 fn two_readers_of_one_subscription_are_never_stale() {
     explore(&["both accepted", "one accepted", "none accepted"], |seen| {
         let (space, sub, word) = one();
@@ -50,51 +50,50 @@ fn two_readers_of_one_subscription_are_never_stale() {
 }
 
 #[test]
-#[cfg_attr(
-    crossbeam_loom,
-    ignore = "the real epoch leaves too few schedules to reach all outcomes, and no memory is at stake"
-)]
 fn what_one_reader_settled_serves_the_next() {
-    // The one that settles is the main thread: it loads `settled` and then stores it.
-    explore(&["settled by us", "settled by the other", "active"], |seen| {
+    // The invalidation here, the reader that waits first, the one that finds everything settled last.
+    explore(&["active", "accepted", "thrown away"], |seen| {
         let (space, sub, word) = one();
-        let open = space.invalidate(PAGE, CLEAR).into_owned();
-        let owner = {
-            let word = word.clone();
-            thread::spawn(move || {
-                word.set(20);
-                open.end();
-            })
-        };
-        let reader = spawn!([sub, word] sub.try_read_begin().ok().map(|seq| sub.commit(seq, word.get())));
-        let settled = sub.try_read_begin().is_ok();
-        owner.join().unwrap();
-        let built = reader.join().unwrap();
-        assert!(built.is_none_or(|value| value == Some(20)), "what the invalidation changed is not visible");
-        seen.note(match (settled, built) {
-            (true, _) => "settled by us",
-            (false, Some(_)) => "settled by the other",
-            (false, None) => "active",
+        let settler = spawn!([sub] drop(sub.read_begin()));
+        let reader = spawn!([sub, word] match sub.try_read_begin() {
+            Ok(seq) => Some(sub.commit(seq, word.get())),
+            Err(error) => {
+                assert_eq!(error, BeginError::Active);
+                None
+            }
         });
+        change_heard(&space, sub.ops(), &word, 20);
+        settler.join().unwrap();
+        seen.note(match reader.join().unwrap() {
+            None => "active",
+            Some(Some(_)) => "accepted",
+            Some(None) => "thrown away",
+        });
+        sub.assert_fresh(word.get());
     });
 }
 
 #[test]
 fn what_a_reader_settled_is_handed_on_by_the_next_collision() {
-    // The second invalidation may find the first one settled and forget it; a begin that waits for the second alone
+    // The second invalidation finds the first one settled and forgets it; a begin that waits for the second alone
     // must still see what the first has changed.
-    explore(&["settled before", "settled after"], |seen| {
+    explore(&["settled", "still active"], |seen| {
         let (space, sub, word) = one();
-        let first = space.invalidate(PAGE, CLEAR);
-        let second = spawn!([space, sub, word] {
-            space.invalidate(PAGE, CLEAR).end();
-            sub.build(|| word.get())
-        });
-        word.set(20);
-        first.end();
-        let before = sub.try_read_begin().is_ok() && sub.ops().calls() == 1;
-        assert_eq!(second.join().unwrap(), Some(20), "what the first one changed is not visible");
-        seen.note(if before { "settled before" } else { "settled after" });
+        let first = space.invalidate(PAGE, CLEAR).into_owned();
+        let owner = {
+            let word = word.clone();
+            thread::spawn(move || {
+                word.set(20);
+                first.end();
+            })
+        };
+        let settler = spawn!([sub] sub.try_read_begin().is_ok());
+        space.invalidate(PAGE, CLEAR).end();
+        let built = sub.build(|| word.get());
+        owner.join().unwrap();
+        sub.assert_fresh(word.get());
+        assert_eq!(built, Some(20), "the first one was still open, or what it changed is not visible");
+        seen.note(if settler.join().unwrap() { "settled" } else { "still active" });
     });
 }
 

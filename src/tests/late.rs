@@ -64,13 +64,13 @@ fn count_one(counter: &AtomicUsize) {
     counter.fetch_add(1, SeqCst);
 }
 
-/// Drops `subscription` where that has to be put off.
-fn put_off<T: Invalidate>(space: &AddressSpace, subscription: Subscription<T>) {
-    let mirror: Mirror<State> = space.mirror(0..1, State::default()).unwrap();
+/// Drops `subscription` where that has to be put off. What is returned ends with a sweep, so it is to be kept.
+fn put_off<T: Invalidate>(space: &AddressSpace, subscription: Subscription<T>) -> Mirror<State> {
+    let mirror = space.mirror(0..1, State::default()).unwrap();
     let guard = mirror.lock().unwrap();
     drop(subscription);
     drop(guard);
-    std::mem::forget(mirror); // its end would sweep
+    mirror
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_value_that_is_dropped_late_waits_for_no_callback() {
     let note = refused.clone();
     let unsubscribe = move || drop(owned.unsubscribe().map_err(|_| count_one(&note)));
     let owner = space.subscribe(PAGE, Value::new(&count(), unsubscribe)).unwrap();
-    put_off(&space, owner);
+    let _kept = put_off(&space, owner);
     drop(space.subscribe(0..1, Value::new(&count(), || ())).unwrap());
     assert_eq!(refused.load(SeqCst), 1, "it was to be dropped now, and as if inside a callback");
 }
@@ -89,7 +89,7 @@ fn a_value_that_is_dropped_late_waits_for_no_callback() {
 #[test]
 fn a_late_drop_that_panics_costs_a_subscriber_nothing() {
     let (space, calls, dropped) = (AddressSpace::new(), count(), count());
-    put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
+    let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
     let note = dropped.clone();
     let mine = Value::new(&calls, move || count_one(&note));
     assert!(catch_unwind(AssertUnwindSafe(|| space.subscribe(PAGE, mine).map(drop))).is_err());
@@ -103,7 +103,7 @@ fn a_late_drop_that_panics_does_not_cost_a_remover_its_value() {
     let (space, dropped) = (AddressSpace::new(), count());
     let note = dropped.clone();
     let mine = space.subscribe(PAGE, Value::new(&count(), move || count_one(&note))).unwrap();
-    put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
+    let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
     assert!(catch_unwind(AssertUnwindSafe(|| mine.unsubscribe().map(drop))).is_err());
     assert_eq!(dropped.load(SeqCst), 1);
 }
