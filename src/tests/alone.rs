@@ -73,7 +73,7 @@ fn a_begin_inside_ones_own_callback_is_an_error() {
 #[test]
 fn a_leaked_invalidation_is_waited_for_until_the_time_is_up() {
     let (space, sub, _) = one();
-    std::mem::forget(space.invalidate(PAGE, CLEAR).into_owned());
+    std::mem::forget(space.invalidate(PAGE, CLEAR));
     let begin = std::thread::spawn(move || sub.read_begin_timeout(Duration::from_millis(1)).unwrap_err());
     assert_eq!(begin.join().unwrap(), BeginError::Active);
 }
