@@ -7,7 +7,7 @@
 use crate::error::{BeginError, InsideCallback, RegisterError, RegisterErrorKind, WouldBlock};
 use crate::event::Change;
 use crate::held::Holding;
-use crate::notifiers::{AnyMember, GetRefused, Kind, Member};
+use crate::notifiers::{AnyMember, GetRefused, Kind, Member, Notifiers};
 use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
 use crate::sync::Arc;
@@ -69,8 +69,10 @@ pub trait Notifier<A: Address = u64>: Send + Sync + 'static {
         false
     }
 
-    /// The space is released, or this notifier is unregistered: let go of everything. Called exactly once, unless the
-    /// notifier is [shared by its type](AddressSpace::get_or_register) and is dropped by its users before, or has panicked.
+    /// The space is released, or this notifier is unregistered: let go of everything. Starts and ends may still be told
+    /// while this runs, and one that has begun by then may end after it; an end whose start came before is not told
+    /// afterwards, so whoever counts them starts anew. Called exactly once, unless the notifier is
+    /// [shared by its type](AddressSpace::get_or_register) and is dropped by its users before, or has panicked.
     fn release(&self) {}
 }
 
@@ -319,9 +321,22 @@ impl<N: Send + Sync + 'static, A: Address> Registration<N, A> {
 
     fn unlink(&self, member: &Arc<Member<N, A>>) {
         let shared = &self.space.shared;
-        shared.notifiers.remove(member);
+        // It is told of starts until it has let go: as long as it is in the list. It leaves the list in any case.
+        let _listed = Listed { notifiers: &shared.notifiers, member };
         let _inside = Holding::new(shared.id);
         member.release();
+    }
+}
+
+/// Takes a member out of the list when it is dropped.
+struct Listed<'a, N, A: Address> {
+    notifiers: &'a Notifiers<A>,
+    member: &'a Arc<Member<N, A>>,
+}
+
+impl<N, A: Address> Drop for Listed<'_, N, A> {
+    fn drop(&mut self) {
+        self.notifiers.remove(self.member);
     }
 }
 

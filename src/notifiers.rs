@@ -12,7 +12,7 @@
 //! 1. The list and its writer's state change together, under the writer's lock. `count` is at least the length of the
 //!    list; it is raised before the fence with which a registration begins to look for active invalidations.
 //! 2. A notifier leaves its member once. It does so after the member has left the list.
-//! 3. `released` is set under the lock for reading, by whoever then calls `release`: so it is called at most once, and
+//! 3. `releasing` is set under the lock for reading, by whoever then calls `release`: so it is called at most once, and
 //!    has returned when the notifier has been taken out.
 //! 4. Whoever has taken a member from the graveyard has it in hand until the notifier is dropped or the member is back:
 //!    while nothing is in hand and the graveyard is empty, everything that was put has been dropped.
@@ -48,7 +48,10 @@ impl<A: Address> Kind<'_, A> {
 pub(crate) struct Member<N, A: Address> {
     notifier: RwLock<Option<N>>,
     kind: for<'a> fn(&'a N) -> Kind<'a, A>,
-    /// It has heard that the space is released, or that it was unregistered.
+    /// Somebody tells it that the space is released, or that it was unregistered, or has told it.
+    releasing: AtomicBool,
+    /// It has been told, and has let go of everything: from now on it is not called. Until then it still is: what it has
+    /// not let go of yet must not be changed behind its back.
     released: AtomicBool,
     /// A callback of it panicked: it is not called any more.
     poisoned: AtomicBool,
@@ -63,6 +66,7 @@ impl<N, A: Address> Member<N, A> {
         Member {
             notifier: RwLock::new(Some(notifier)),
             kind,
+            releasing: AtomicBool::new(false),
             released: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             users: AtomicUsize::new(1),
@@ -106,7 +110,7 @@ impl<N: Send + Sync + 'static, A: Address> AnyMember<A> for Member<N, A> {
         self.with(|notifier| {
             // Relaxed: a hint; whoever must know is told by the panic, or by `release` having been called.
             if !self.poisoned.load(Relaxed) && !self.released.load(Relaxed) {
-                let unwinding = PoisonOnDrop(&self.poisoned);
+                let unwinding = SetOnDrop(&self.poisoned);
                 call((self.kind)(notifier));
                 std::mem::forget(unwinding);
             }
@@ -117,7 +121,8 @@ impl<N: Send + Sync + 'static, A: Address> AnyMember<A> for Member<N, A> {
         self.with(|notifier| {
             // Relaxed: as in `call`. AcqRel: whoever comes second may go on as if it had been called; invariant 3 lets it
             // wait where it must.
-            if !self.poisoned.load(Relaxed) && !self.released.swap(true, AcqRel) {
+            if !self.poisoned.load(Relaxed) && !self.releasing.swap(true, AcqRel) {
+                let _released = SetOnDrop(&self.released);
                 (self.kind)(notifier).release();
             }
         });
@@ -133,9 +138,10 @@ impl<N: Send + Sync + 'static, A: Address> AnyMember<A> for Member<N, A> {
     }
 }
 
-struct PoisonOnDrop<'a>(&'a AtomicBool);
+/// Sets a flag when a callback is over, or when it unwinds.
+struct SetOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for PoisonOnDrop<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Relaxed);
     }
