@@ -186,9 +186,20 @@ impl<A: Address> Shared<A> {
     ) -> Result<u64, BeginError> {
         sequence.open().map_err(refusal)?;
         let seq = sequence.current();
-        // All are looked at before the first is waited for: one that is ours may be waited for by that one's thread.
-        self.each_blocker(sequence, births, |identity| self.may_wait_for(identity, id, patience).map(drop))?;
-        self.each_blocker(sequence, births, |identity| self.wait_end(identity, id, patience))?;
+        self.each_blocker(sequence, births, |identity| {
+            if !self.registry.slots.is_active(identity) {
+                return Ok(());
+            }
+            let deadline = match patience {
+                Patience::None => return Err(BeginError::Active),
+                Patience::Until(at) => Some(at),
+                Patience::Forever => None,
+            };
+            // All are looked at before one is waited for: behind somebody else's there may be one of our own, and that
+            // somebody may be waiting for it.
+            self.each_blocker(sequence, births, |other| self.may_wait_for(other, id))?;
+            if self.registry.slots.wait_end(identity, deadline) { Ok(()) } else { Err(BeginError::Active) }
+        })?;
         // Whatever could have been active when `seq` was current has ended; what came later has changed `seq`.
         sequence.settle(seq).map_err(refusal)?;
         Ok(seq)
@@ -204,31 +215,18 @@ impl<A: Address> Shared<A> {
         births.iter().copied().try_for_each(visit)
     }
 
-    /// Is it active, and may this thread wait for its end?
-    fn may_wait_for(&self, identity: Identity, id: u64, patience: Patience) -> Result<bool, BeginError> {
+    /// If it is active, may this thread wait for its end?
+    fn may_wait_for(&self, identity: Identity, id: u64) -> Result<(), BeginError> {
         let slots = &self.registry.slots;
         if !slots.is_active(identity) {
-            return Ok(false);
+            Ok(())
+        } else if slots.inside_call(Some(id)) || Holding::any(self.id) {
+            Err(BeginError::InsideCallback)
+        } else if slots.slot(identity).is_mine() {
+            Err(BeginError::InsideInvalidation)
+        } else {
+            Ok(())
         }
-        if matches!(patience, Patience::None) {
-            return Err(BeginError::Active);
-        }
-        if slots.inside_call(Some(id)) || Holding::any(self.id) {
-            return Err(BeginError::InsideCallback);
-        }
-        if slots.slot(identity).is_mine() {
-            return Err(BeginError::InsideInvalidation);
-        }
-        Ok(true)
-    }
-
-    fn wait_end(&self, identity: Identity, id: u64, patience: Patience) -> Result<(), BeginError> {
-        let deadline = match patience {
-            Patience::Until(at) => Some(at),
-            Patience::None | Patience::Forever => None,
-        };
-        let ended = !self.may_wait_for(identity, id, patience)? || self.registry.slots.wait_end(identity, deadline);
-        if ended { Ok(()) } else { Err(BeginError::Active) }
     }
 
     /// May this thread wait for callbacks? Not inside one, nor under a lock that one may want.
