@@ -314,7 +314,10 @@ impl<A: Address> AddressSpace<A> {
                 self.shared.sweep();
                 Ok(subscription)
             }
-            Err(ops) => Err(SubscribeError { ops, kind: SubscribeErrorKind::Released }),
+            Err(ops) => {
+                self.shared.sweep();
+                Err(SubscribeError { ops, kind: SubscribeErrorKind::Released })
+            }
         }
     }
 }
