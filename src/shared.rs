@@ -195,9 +195,7 @@ impl<A: Address> Shared<A> {
                 Patience::Until(at) => Some(at),
                 Patience::Forever => None,
             };
-            // All are looked at before one is waited for: behind somebody else's there may be one of our own, and that
-            // somebody may be waiting for it.
-            self.each_blocker(sequence, births, |other| self.may_wait_for(other, id))?;
+            self.may_wait_for_blockers(id, sequence, births)?;
             if self.registry.slots.wait_end(identity, deadline) { Ok(()) } else { Err(BeginError::Active) }
         })?;
         // Whatever could have been active when `seq` was current has ended; what came later has changed `seq`.
@@ -215,18 +213,20 @@ impl<A: Address> Shared<A> {
         births.iter().copied().try_for_each(visit)
     }
 
-    /// If it is active, may this thread wait for its end?
-    fn may_wait_for(&self, identity: Identity, id: u64) -> Result<(), BeginError> {
+    /// May this thread wait for what blocks the subscription? All are looked at before one is waited for: behind somebody
+    /// else's there may be one of our own, and that somebody may be waiting for it.
+    fn may_wait_for_blockers(&self, id: u64, sequence: &Sequence, births: &[Identity]) -> Result<(), BeginError> {
         let slots = &self.registry.slots;
-        if !slots.is_active(identity) {
-            Ok(())
-        } else if slots.inside_call(Some(id)) || Holding::any(self.id) {
-            Err(BeginError::InsideCallback)
-        } else if slots.slot(identity).is_mine() {
-            Err(BeginError::InsideInvalidation)
-        } else {
-            Ok(())
+        if slots.inside_call(Some(id)) || Holding::any(self.id) {
+            return Err(BeginError::InsideCallback);
         }
+        if !slots.any_is_mine() {
+            return Ok(());
+        }
+        self.each_blocker(sequence, births, |other| {
+            let own = slots.is_active(other) && slots.slot(other).is_mine();
+            if own { Err(BeginError::InsideInvalidation) } else { Ok(()) }
+        })
     }
 
     /// May this thread wait for callbacks? Not inside one, nor under a lock that one may want.
