@@ -174,6 +174,7 @@ mod mirror;
 pub mod model;
 mod notifier;
 mod notifiers;
+mod panics;
 mod primary;
 mod range;
 mod rcu;

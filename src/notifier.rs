@@ -7,7 +7,8 @@
 use crate::error::{BeginError, InsideCallback, RegisterError, RegisterErrorKind, WouldBlock};
 use crate::event::Change;
 use crate::held::Holding;
-use crate::notifiers::{AnyMember, GetRefused, Kind, Member, Notifiers};
+use crate::notifiers::{AnyMember, GetRefused, Kind, Member, Notifiers, OneOfType};
+use crate::panics::Panics;
 use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
 use crate::sync::Arc;
@@ -69,9 +70,11 @@ pub trait Notifier<A: Address = u64>: Send + Sync + 'static {
         false
     }
 
-    /// The space is released, or this notifier is unregistered: let go of everything. Starts and ends may still be told
-    /// while this runs, and one that has begun by then may end after it; an end whose start came before is not told
-    /// afterwards, so whoever counts them starts anew. Called exactly once, unless the notifier is
+    /// The space is released, or this notifier is unregistered: let go of everything.
+    ///
+    /// Other callbacks may still be called while this runs, and run on when it has returned; they are over when
+    /// [`AddressSpace::release`] or [`Registration::unregister`] returns. Afterwards nothing is told any more, nor the
+    /// end of what has started before: whoever counts them starts anew. Called exactly once, unless the notifier is
     /// [shared by its type](AddressSpace::get_or_register) and is dropped by its users before, or has panicked.
     fn release(&self) {}
 }
@@ -200,8 +203,7 @@ impl<A: Address> AddressSpace<A> {
         make: impl FnOnce() -> N,
     ) -> Result<SharedNotifier<N, A>, RegisterErrorKind> {
         self.shared.may_wait_for_all()?;
-        let member = self.shared.notifiers.get_or_add(|| Member::new(make(), |notifier| Kind::Range(notifier)))?;
-        let handle = SharedNotifier { member, space: self.clone() };
+        let handle = SharedNotifier::new(self.shared.notifiers.get_or_add(make)?, self);
         // Acquire, Release: whoever finds it ready need not wait for what the first one has waited for.
         if !handle.member.ready.load(Acquire) {
             self.shared.wait_for_all();
@@ -313,18 +315,21 @@ impl<N: Send + Sync + 'static, A: Address> Registration<N, A> {
 
     /// Takes the notifier out, which is given back when nobody calls it any more. The caller `may_wait`.
     fn remove(&self, member: &Arc<Member<N, A>>) -> N {
-        self.unlink(member);
+        let panics = Panics::default();
+        panics.catch(|| self.unlink(member, true));
         let notifier = member.take().expect("only the registration takes the notifier out");
         self.space.shared.notifiers.forget_one();
+        panics.resume();
         notifier
     }
 
-    fn unlink(&self, member: &Arc<Member<N, A>>) {
+    /// Tells the notifier that it is released, and takes it out of the list.
+    fn unlink(&self, member: &Arc<Member<N, A>>, may_wait: bool) {
         let shared = &self.space.shared;
         // It is told of starts until it has let go: as long as it is in the list. It leaves the list in any case.
         let _listed = Listed { notifiers: &shared.notifiers, member };
         let _inside = Holding::new(shared.id);
-        member.release();
+        member.release(may_wait);
     }
 }
 
@@ -346,8 +351,10 @@ impl<N: Send + Sync + 'static, A: Address> Drop for Registration<N, A> {
         if self.space.shared.may_wait() {
             drop(self.remove(&member));
         } else {
-            self.unlink(&member);
+            let panics = Panics::default();
+            panics.catch(|| self.unlink(&member, false));
             self.space.shared.notifiers.bury(member);
+            panics.resume();
         }
     }
 }
@@ -362,11 +369,17 @@ impl<N: Send + Sync + 'static, A: Address> fmt::Debug for Registration<N, A> {
 #[doc(alias = "mmu_notifier_put")]
 #[must_use = "dropping the last handle takes the notifier out"]
 pub struct SharedNotifier<N: Notifier<A>, A: Address = u64> {
-    member: Arc<Member<N, A>>,
+    /// There until it is put.
+    notifier: Option<Arc<N>>,
+    member: Arc<Member<Arc<N>, A>>,
     space: AddressSpace<A>,
 }
 
 impl<N: Notifier<A>, A: Address> SharedNotifier<N, A> {
+    fn new(one: OneOfType<N, A>, space: &AddressSpace<A>) -> Self {
+        SharedNotifier { notifier: Some(one.notifier), member: one.member, space: space.clone() }
+    }
+
     /// A further handle.
     ///
     /// # Errors
@@ -375,12 +388,13 @@ impl<N: Notifier<A>, A: Address> SharedNotifier<N, A> {
     #[doc(alias = "mmu_notifier_get")]
     pub fn get(&self) -> Result<Self, RegisterErrorKind> {
         self.space.shared.notifiers.get(&self.member)?;
-        Ok(SharedNotifier { member: Arc::clone(&self.member), space: self.space.clone() })
+        let SharedNotifier { notifier, member, space } = self;
+        Ok(SharedNotifier { notifier: notifier.clone(), member: Arc::clone(member), space: space.clone() })
     }
 
-    /// Shows the notifier to `look`.
+    /// Shows the notifier to `look`. Blocks nobody and waits for nobody.
     pub fn with<R>(&self, look: impl FnOnce(&N) -> R) -> R {
-        self.member.with(look).expect("it is not taken out while there is a handle")
+        look(self.notifier.as_ref().expect("it is there until it is put"))
     }
 }
 
@@ -396,6 +410,8 @@ impl<N: Notifier<A>, A: Address> Clone for SharedNotifier<N, A> {
 impl<N: Notifier<A>, A: Address> Drop for SharedNotifier<N, A> {
     fn drop(&mut self) {
         let shared = &self.space.shared;
+        // Before it is put: whoever takes it out then has the last one, and drops it.
+        self.notifier = None;
         if shared.notifiers.put(&self.member) {
             shared.notifiers.bury(Arc::clone(&self.member) as _);
             shared.sweep_notifiers();

@@ -138,7 +138,7 @@ impl<A: Address> AddressSpace<A> {
         blockable: bool,
     ) -> Result<Invalidation<'_, A>, WouldBlock> {
         let span = Span::new(range);
-        let start = |span| self.shared.start(Start { span, event, blockable, release: false });
+        let start = |span| self.shared.start(Start { span, event, blockable, release: None });
         let opened = span.map(start).transpose()?;
         Ok(Invalidation { space: self, open: Open { span, opened }, bound: PhantomData })
     }

@@ -18,6 +18,7 @@ use crate::error::{BeginError, WouldBlock};
 use crate::event::{Change, Event, EventKind, random_u64};
 use crate::held::Holding;
 use crate::notifiers::{Kind, Notifiers, Started};
+use crate::panics::Panics;
 use crate::range::{Address, Span};
 use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Hit, Registry};
 use crate::seq::{Closed, Sequence};
@@ -45,12 +46,12 @@ pub(crate) struct Opened<A: Address> {
 
 /// What starts.
 #[derive(Clone, Copy)]
-pub(crate) struct Start<A: Address> {
+pub(crate) struct Start<'a, A: Address> {
     pub(crate) span: Span<A>,
     pub(crate) event: Event,
     pub(crate) blockable: bool,
-    /// Is it the end of the space: may no reader begin any more?
-    pub(crate) release: bool,
+    /// Is it the end of the space? Then no reader may begin any more, and a panic keeps nobody from hearing of it.
+    pub(crate) release: Option<&'a Panics>,
 }
 
 /// How long a begin may wait.
@@ -74,7 +75,7 @@ impl<A: Address> Shared<A> {
     // ---- primary side
 
     /// Publishes the invalidation and calls everybody back whom it hits. If that fails or panics it has ended.
-    pub(crate) fn start(&self, start: Start<A>) -> Result<Opened<A>, WouldBlock> {
+    pub(crate) fn start(&self, start: Start<'_, A>) -> Result<Opened<A>, WouldBlock> {
         let open = EndOnDrop { shared: self, identity: self.registry.slots.claim() };
         let slot = self.registry.slots.slot(open.identity);
         slot.open(start.span);
@@ -87,7 +88,12 @@ impl<A: Address> Shared<A> {
         while batch.fill(&mut cursor) {
             for hit in batch.hits().filter(|hit| !hit.sequence().is_silent()) {
                 let ticket = *ticket.get_or_insert_with(|| self.draw_ticket());
-                if let Some(finish) = self.call(&hit, &start, ticket, open.identity)? {
+                let call = || self.call(&hit, &start, ticket, open.identity);
+                let answer = match start.release {
+                    None => call(),
+                    Some(panics) => panics.catch(call).unwrap_or(Ok(None)),
+                };
+                if let Some(finish) = answer? {
                     finishing.push(&hit, finish);
                 }
             }
@@ -95,7 +101,7 @@ impl<A: Address> Shared<A> {
         drop(batch);
         finishing.run();
         drop(finishing);
-        let told = if start.release { None } else { self.tell(&start, ticket)? };
+        let told = if start.release.is_some() { None } else { self.tell(&start, ticket)? };
         if start.blockable {
             self.sweep();
             if told.is_some() {
@@ -106,7 +112,7 @@ impl<A: Address> Shared<A> {
     }
 
     /// Tells the notifiers of the start.
-    fn tell(&self, start: &Start<A>, ticket: Option<u64>) -> Result<Option<Started<A>>, WouldBlock> {
+    fn tell(&self, start: &Start<'_, A>, ticket: Option<u64>) -> Result<Option<Started<A>>, WouldBlock> {
         let Start { span, event, blockable, .. } = *start;
         let ticket = || ticket.unwrap_or_else(|| self.draw_ticket());
         let change = || Change { range: span, overlap: span, event, ticket: ticket(), blockable };
@@ -118,7 +124,7 @@ impl<A: Address> Shared<A> {
         self.invalidate_seq.fetch_add(2, Relaxed)
     }
 
-    fn call(&self, hit: &Hit<'_, A>, start: &Start<A>, ticket: u64, identity: Identity) -> Answer {
+    fn call(&self, hit: &Hit<'_, A>, start: &Start<'_, A>, ticket: u64, identity: Identity) -> Answer {
         let Start { span, event, blockable, .. } = *start;
         let overlap = hit.key.span().overlap(&span).expect("the search finds what overlaps");
         let change = Change { range: span, overlap, event, ticket, blockable };
@@ -127,7 +133,7 @@ impl<A: Address> Shared<A> {
         let unwinding = SilenceOnDrop(sequence);
         let answer = hit.call(&context);
         assert!(answer.is_ok() || !blockable, "a callback must not refuse an invalidation that may block");
-        if start.release {
+        if start.release.is_some() {
             sequence.close(Closed::Released);
         }
         std::mem::forget(unwinding);
@@ -137,39 +143,34 @@ impl<A: Address> Shared<A> {
     /// Ends an invalidation: tells the notifiers, then lets the readers go on.
     pub(crate) fn end(&self, opened: Opened<A>) {
         let Opened { identity, told } = opened;
-        let may_sweep = told.as_ref().is_some_and(Started::is_blockable);
-        {
-            // It ends, even if a notifier panics.
-            let _open = EndOnDrop { shared: self, identity };
-            drop(told);
-        }
-        if may_sweep {
-            self.sweep_notifiers();
-        }
+        // It ends, even if a notifier panics.
+        let _open = EndOnDrop { shared: self, identity };
+        drop(told);
     }
 
     /// Release: calls everybody back once, and refuses subscriptions from now on. Nothing if it was so already.
+    /// All hear it, also if one of them panics; the first panic goes on afterwards.
     pub(crate) fn release(&self) {
         if !self.registry.release() {
             return;
         }
         self.notifiers.close();
+        let panics = Panics::default();
         let span = Span::new(..).expect("everything is not empty");
         let event = Event::new(EventKind::Release);
-        let started = self.start(Start { span, event, blockable: true, release: true });
-        match started {
+        let start = Start { span, event, blockable: true, release: Some(&panics) };
+        panics.catch(|| match self.start(start) {
             Ok(opened) => self.end(opened),
             Err(WouldBlock) => unreachable!("a blocking start is not refused"),
-        }
-        self.notifiers.release(self.id);
-        self.sweep_notifiers();
+        });
+        self.notifiers.release(self.id, self.may_wait(), &panics);
+        panics.catch(|| self.sweep_notifiers());
+        panics.resume();
     }
 
     /// Shows the notifiers to `call`, newest first, until it is content.
     pub(crate) fn visit(&self, call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
-        let content = self.notifiers.visit(self.id, call);
-        self.sweep_notifiers();
-        content
+        self.notifiers.visit(self.id, call)
     }
 
     // ---- mirror side

@@ -4,6 +4,7 @@ use super::cell::{Published, Retired};
 use super::entry::{Answer, Context, EntryRef, Handle, Listener};
 use crate::event::random_u64;
 use crate::finish::Finish;
+use crate::panics::Panics;
 use crate::range::{Address, Span};
 use crate::seq::{BIRTH, Sequence};
 use crate::slots::{BATCH, Identity, Slot, Slots};
@@ -13,7 +14,6 @@ use crate::tree::{Key, Tree};
 use arrayvec::ArrayVec;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What searches see.
 struct Root<A: Address> {
@@ -313,27 +313,21 @@ impl<'r, A: Address> Finishing<'r, A> {
         if self.pending.is_empty() {
             return;
         }
-        let mut panic = None;
+        let panics = Panics::default();
         while !self.pending.is_empty() {
             for Pending { id, entry, finish } in std::mem::take(&mut self.pending) {
                 self.slot.set_calling(id);
-                match catch_unwind(AssertUnwindSafe(|| finish.finish())) {
-                    Ok(None) => {}
-                    Ok(Some(finish)) => self.pending.push(Pending { id, entry, finish }),
-                    Err(payload) => {
-                        // SAFETY: the slot holds the entry in `finishing`, as it would in `current` (invariant 3).
-                        unsafe { entry.sequence() }.silence();
-                        panic.get_or_insert(payload);
-                    }
+                match panics.catch(|| finish.finish()) {
+                    Some(None) => {}
+                    Some(Some(finish)) => self.pending.push(Pending { id, entry, finish }),
+                    // SAFETY: the slot holds the entry in `finishing`, as it would in `current` (invariant 3).
+                    None => unsafe { entry.sequence() }.silence(),
                 }
             }
         }
         self.slot.set_calling(0);
         self.slot.let_finished_go();
-        match panic {
-            Some(payload) if !std::thread::panicking() => resume_unwind(payload),
-            _ => {}
-        }
+        panics.resume();
     }
 }
 

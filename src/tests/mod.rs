@@ -23,6 +23,7 @@
 //! Which weakening of the protocol is seen by which runner is kept in `weakenings.md` beside this file.
 
 mod begin;
+mod letting_go;
 mod memory;
 mod mirrors;
 mod notifiers;

@@ -223,12 +223,12 @@ mod alone {
         let (space, fate) = (AddressSpace::new(), Arc::<Fate>::default());
         let handle = get(&space, &fate);
         let member = space.shared.notifiers.get_or_add::<Driver>(|| unreachable!("it is there")).unwrap();
-        member.users.store(usize::MAX, Relaxed);
+        member.member.users.store(usize::MAX, Relaxed);
         assert_eq!(handle.get().unwrap_err(), RegisterErrorKind::TooManyHandles);
         let found = space.get_or_register(|| Driver::new(&fate));
         assert_eq!(found.unwrap_err(), RegisterErrorKind::TooManyHandles);
-        assert_eq!(member.users.load(Relaxed), usize::MAX);
-        member.users.store(1, Relaxed);
+        assert_eq!(member.member.users.load(Relaxed), usize::MAX);
+        member.member.users.store(1, Relaxed);
         drop((member, handle));
         assert_eq!(drops(&fate), 1);
     }

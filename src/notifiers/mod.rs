@@ -1,32 +1,25 @@
 //! Who is notified of everything in a space: the list behind [`register`](crate::AddressSpace::register).
 //!
-//! # Member
-//!
-//! A notifier and what is known of it. The list, and every invalidation that has started with that list, refer to
-//! members by `Arc`. The notifier itself is behind a lock for reading while it is called; whoever removes it takes the
-//! lock for writing, and so waits for its callbacks, and takes the notifier out. Callers never wait for that lock: if
-//! it cannot be had at once, the notifier is being removed, and is not called any more.
-//!
 //! # Invariants
 //!
 //! 1. The list and its writer's state change together, under the writer's lock. `count` is at least the length of the
 //!    list; it is raised before the fence with which a registration begins to look for active invalidations.
-//! 2. A notifier leaves its member once. It does so after the member has left the list.
-//! 3. `releasing` is set under the lock for reading, by whoever then calls `release`: so it is called at most once, and
-//!    has returned when the notifier has been taken out.
-//! 4. Whoever has taken a member from the graveyard has it in hand until the notifier is dropped or the member is back:
+//! 2. Whoever has taken a member from the graveyard has it in hand until the notifier is dropped or the member is back:
 //!    while nothing is in hand and the graveyard is empty, everything that was put has been dropped.
+
+mod member;
 
 use crate::error::WouldBlock;
 use crate::event::Change;
 use crate::held::Holding;
 use crate::list::List;
 use crate::notifier::{Notifier, SecondaryTlb};
+use crate::panics::Panics;
 use crate::range::Address;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use crate::sync::{Arc, Condvar, Mutex, RwLock, lock, wait_until};
+use crate::sync::atomic::{AtomicUsize, Ordering::*};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait_until};
+pub(crate) use member::{AnyMember, Member};
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// A notifier of either kind. That a value is of one kind is decided by which of two calls registers it.
 #[derive(Clone, Copy)]
@@ -44,116 +37,13 @@ impl<A: Address> Kind<'_, A> {
     }
 }
 
-/// What the list holds.
-pub(crate) struct Member<N, A: Address> {
-    notifier: RwLock<Option<N>>,
-    kind: for<'a> fn(&'a N) -> Kind<'a, A>,
-    /// Somebody tells it that the space is released, or that it was unregistered, or has told it.
-    releasing: AtomicBool,
-    /// It has been told, and has let go of everything: from now on it is not called. Until then it still is: what it has
-    /// not let go of yet must not be changed behind its back.
-    released: AtomicBool,
-    /// A callback of it panicked: it is not called any more.
-    poisoned: AtomicBool,
-    /// How many handles there are of one that is shared by its type; changed under the writer's lock.
-    pub(crate) users: AtomicUsize,
-    /// Has its registration waited for the invalidations that were active?
-    pub(crate) ready: AtomicBool,
-}
-
-impl<N, A: Address> Member<N, A> {
-    pub(crate) fn new(notifier: N, kind: for<'a> fn(&'a N) -> Kind<'a, A>) -> Self {
-        Member {
-            notifier: RwLock::new(Some(notifier)),
-            kind,
-            releasing: AtomicBool::new(false),
-            released: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-            users: AtomicUsize::new(1),
-            ready: AtomicBool::new(false),
-        }
-    }
-
-    /// Shows the notifier to `look`, if it is still there and nobody is taking it out.
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&N) -> R) -> Option<R> {
-        let notifier = self.notifier.try_read().ok()?;
-        notifier.as_ref().map(look)
-    }
-
-    /// One more user; under the writer's lock.
-    fn add_user(&self) -> Result<(), GetRefused> {
-        let more = self.users.load(Relaxed).checked_add(1).ok_or(GetRefused::TooManyUsers)?;
-        self.users.store(more, Relaxed);
-        Ok(())
-    }
-
-    /// Takes the notifier out, after its callbacks.
-    pub(crate) fn take(&self) -> Option<N> {
-        self.notifier.write().unwrap_or_else(std::sync::PoisonError::into_inner).take()
-    }
-}
-
-/// A member whose type is forgotten.
-pub(crate) trait AnyMember<A: Address>: Send + Sync {
-    /// Calls it back, if it is to be called at all.
-    fn call(&self, call: &mut dyn FnMut(Kind<'_, A>));
-    /// Tells it of the release, unless it has been told.
-    fn release(&self);
-    /// Drops the notifier, after its callbacks.
-    fn bury(&self);
-    /// Drops the notifier if nobody calls it just now.
-    fn try_bury(&self) -> bool;
-}
-
-impl<N: Send + Sync + 'static, A: Address> AnyMember<A> for Member<N, A> {
-    fn call(&self, call: &mut dyn FnMut(Kind<'_, A>)) {
-        self.with(|notifier| {
-            // Relaxed: a hint; whoever must know is told by the panic, or by `release` having been called.
-            if !self.poisoned.load(Relaxed) && !self.released.load(Relaxed) {
-                let unwinding = SetOnDrop(&self.poisoned);
-                call((self.kind)(notifier));
-                std::mem::forget(unwinding);
-            }
-        });
-    }
-
-    fn release(&self) {
-        self.with(|notifier| {
-            // Relaxed: as in `call`. AcqRel: whoever comes second may go on as if it had been called; invariant 3 lets it
-            // wait where it must.
-            if !self.poisoned.load(Relaxed) && !self.releasing.swap(true, AcqRel) {
-                let _released = SetOnDrop(&self.released);
-                (self.kind)(notifier).release();
-            }
-        });
-    }
-
-    fn bury(&self) {
-        drop(self.take());
-    }
-
-    fn try_bury(&self) -> bool {
-        let taken = self.notifier.try_write().map(|mut notifier| notifier.take());
-        taken.is_ok()
-    }
-}
-
-/// Sets a flag when a callback is over, or when it unwinds.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 type Members<A> = Vec<Arc<dyn AnyMember<A>>>;
 
 /// What changes the list, one at a time.
 struct Writer<A: Address> {
     members: Members<A>,
-    /// Those of `members` that are shared by their type: one each.
-    shared: Vec<Arc<dyn Any + Send + Sync>>,
+    /// Those of `members` that are shared by their type, as [`OneOfType`]s: one each.
+    shared: Vec<Box<dyn Any + Send + Sync>>,
     released: bool,
 }
 
@@ -176,6 +66,18 @@ pub(crate) struct Notifiers<A: Address> {
     buried: AtomicUsize,
     /// Nothing is in hand any more, or something is back in the graveyard.
     put_down: Condvar,
+}
+
+/// A notifier that is shared by its type: the member of the list, and the notifier for whoever has a handle.
+pub(crate) struct OneOfType<N, A: Address> {
+    pub(crate) member: Arc<Member<Arc<N>, A>>,
+    pub(crate) notifier: Arc<N>,
+}
+
+impl<N, A: Address> Clone for OneOfType<N, A> {
+    fn clone(&self) -> Self {
+        OneOfType { member: Arc::clone(&self.member), notifier: Arc::clone(&self.notifier) }
+    }
 }
 
 /// Why a notifier that is shared by its type cannot be had.
@@ -221,38 +123,38 @@ impl<A: Address> Notifiers<A> {
         true
     }
 
-    /// The member that is shared by its type, with one more user, or else the one that `make` makes.
-    pub(crate) fn get_or_add<N: Send + Sync + 'static>(
-        &self,
-        make: impl FnOnce() -> Member<N, A>,
-    ) -> Result<Arc<Member<N, A>>, GetRefused> {
+    /// The one of its type, with one more user, or else the one that `make` makes.
+    pub(crate) fn get_or_add<N: Notifier<A>>(&self, make: impl FnOnce() -> N) -> Result<OneOfType<N, A>, GetRefused> {
         let mut writer = lock(&self.writer);
         if writer.released {
             return Err(GetRefused::Released);
         }
-        if let Some(found) = writer.shared.iter().find_map(|any| Arc::clone(any).downcast::<Member<N, A>>().ok()) {
-            return found.add_user().map(|()| found);
+        if let Some(found) = writer.shared.iter().find_map(|any| any.downcast_ref::<OneOfType<N, A>>()) {
+            return add_user(&found.member).map(|()| found.clone());
         }
-        let member = Arc::new(make());
-        writer.shared.push(Arc::clone(&member) as _);
-        self.push(&mut writer, Arc::clone(&member) as _);
-        Ok(member)
+        let notifier = Arc::new(make());
+        let member = Arc::new(Member::new(Arc::clone(&notifier), |notifier| Kind::Range(notifier)));
+        let one = OneOfType { member, notifier };
+        writer.shared.push(Box::new(one.clone()));
+        self.push(&mut writer, Arc::clone(&one.member) as _);
+        Ok(one)
     }
 
     /// One more user of a member that is shared by its type.
     pub(crate) fn get<N>(&self, member: &Member<N, A>) -> Result<(), GetRefused> {
         let _writer = lock(&self.writer);
-        member.add_user()
+        add_user(member)
     }
 
-    /// One user less; the last one takes the member out of the list. Was it the last?
-    pub(crate) fn put<N: Send + Sync + 'static>(&self, member: &Arc<Member<N, A>>) -> bool {
+    /// One user less; the last one takes the member out of the list. Was it the last? The caller has given up what it had
+    /// of the notifier.
+    pub(crate) fn put<N: Notifier<A>>(&self, member: &Arc<Member<Arc<N>, A>>) -> bool {
         let mut writer = lock(&self.writer);
         // Relaxed: under the lock.
         if member.users.fetch_sub(1, Relaxed) != 1 {
             return false;
         }
-        writer.shared.retain(|any| !std::ptr::addr_eq(Arc::as_ptr(any), Arc::as_ptr(member)));
+        writer.shared.retain(|any| !any.is::<OneOfType<N, A>>());
         self.remove_from(&mut writer, Arc::as_ptr(member).cast());
         true
     }
@@ -315,11 +217,19 @@ impl<A: Address> Notifiers<A> {
         lock(&self.writer).released = true;
     }
 
-    /// Tells everybody of the release who has not heard of it, newest first. It has been `close`d.
-    pub(crate) fn release(&self, space: u64) {
+    /// Tells everybody of the release who has not heard of it, newest first. It has been `close`d. If it `may_wait`, all of
+    /// them have heard it and no callback of theirs runs when this returns, whoever else has told them.
+    pub(crate) fn release(&self, space: u64, may_wait: bool, panics: &Panics) {
         let Some(members) = self.load() else { return };
-        let _inside = Holding::new(space);
-        members.iter().rev().for_each(|member| member.release());
+        for member in members.iter().rev() {
+            panics.catch(|| {
+                let _inside = Holding::new(space);
+                member.release(may_wait);
+            });
+        }
+        if may_wait {
+            members.iter().for_each(|member| member.wait_uncalled());
+        }
     }
 
     // ---- ends of life
@@ -425,10 +335,6 @@ pub(crate) struct Started<A: Address> {
 }
 
 impl<A: Address> Started<A> {
-    pub(crate) fn is_blockable(&self) -> bool {
-        self.change.blockable
-    }
-
     fn end(&self, member: &dyn AnyMember<A>) {
         member.call(&mut |kind| {
             if let Kind::Range(notifier) = kind {
@@ -442,15 +348,17 @@ impl<A: Address> Drop for Started<A> {
     /// All are told; a panic of one goes on when they have been.
     fn drop(&mut self) {
         let _inside = Holding::new(self.space);
-        let mut panic = None;
+        let panics = Panics::default();
         for member in &self.members[self.told..] {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.end(&**member))) {
-                panic.get_or_insert(payload);
-            }
+            panics.catch(|| self.end(&**member));
         }
-        match panic {
-            Some(payload) if !std::thread::panicking() => resume_unwind(payload),
-            _ => {}
-        }
+        panics.resume();
     }
+}
+
+/// One more user; under the writer's lock.
+fn add_user<N, A: Address>(member: &Member<N, A>) -> Result<(), GetRefused> {
+    let more = member.users.load(Relaxed).checked_add(1).ok_or(GetRefused::TooManyUsers)?;
+    member.users.store(more, Relaxed);
+    Ok(())
 }
