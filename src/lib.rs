@@ -128,9 +128,10 @@
 //! | `try_read_begin` | as `read_begin`, without waiting | wait-free |
 //! | `invalidate` | O(log *n* + *k*), plus the callbacks | lock-free but for the callbacks |
 //! | `try_invalidate` | the same | lock-free if the callbacks keep their word |
-//! | end | one atomic operation | lock-free; if somebody waits for this one, takes its short lock to wake them |
+//! | end | one atomic operation, plus the callbacks of notifiers | lock-free; if somebody waits for this one, takes its short lock to wake them |
 //! | `subscribe` | O(log *n*), copies one path of the tree | takes a lock against other subscribers |
 //! | `unsubscribe`, drop | the same | and waits for running callbacks |
+//! | `release` | as `invalidate` over everything | and waits for the callbacks of notifiers |
 //!
 //! An invalidation that hits nothing writes nothing that others share but its own slot. Memory is reclaimed through
 //! `crossbeam-epoch`; none of your code runs under a pin. The library allocates in `subscribe` and `unsubscribe`. An

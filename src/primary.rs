@@ -150,13 +150,17 @@ impl<A: Address> AddressSpace<A> {
     /// Subscriptions stay until their owners drop them, and invalidations still call them back. A second call does
     /// nothing; if it runs beside the first one it does not wait for it.
     ///
+    /// [Notifiers](crate::Notifier) hear it after all subscriptions, newest first, exactly once each too. When this returns
+    /// they have let go, whoever has told them, and none of their callbacks runs.
+    ///
     /// # Blocking
     ///
-    /// As [`invalidate`](Self::invalidate).
+    /// As [`invalidate`](Self::invalidate). Then for the callbacks of notifiers that run just now; not inside a callback of
+    /// the space, nor under a mirror lock of it.
     ///
     /// # Panics
     ///
-    /// If a callback panics; those after it do not hear of the release.
+    /// If a callback panics, with the first panic, after everybody has heard of the release.
     #[doc(alias = "mmu_notifier_release")]
     pub fn release(&self) {
         self.shared.release();
@@ -209,7 +213,11 @@ pub struct Invalidation<'a, A: Address = u64> {
 }
 
 impl<A: Address> Invalidation<'_, A> {
-    /// Ends it: readers that waited for it go on, and see the change. It wakes nobody else, and never blocks.
+    /// Ends it: readers that waited for it go on, and see the change. It wakes nobody else.
+    ///
+    /// # Blocking
+    ///
+    /// Never, but for what [`Notifier::end`](crate::Notifier::end) does, if notifiers are registered.
     #[doc(alias = "mmu_notifier_invalidate_range_end")]
     pub fn end(self) {}
 
@@ -224,7 +232,8 @@ impl<A: Address> Invalidation<'_, A> {
 
     /// Unties it from its thread and from the borrow of the space, to be kept across calls and ended anywhere.
     ///
-    /// A begin that waits for it is no longer told that it waits for itself: that is the caller's affair from now on.
+    /// Whoever waits for it is no longer told that he waits for himself, neither by a begin nor by
+    /// [`register`](AddressSpace::register): that is the caller's affair from now on.
     pub fn into_owned(mut self) -> OwnedInvalidation<A> {
         let open = Open { span: self.open.span, opened: self.open.opened.take() };
         if let Some(opened) = &open.opened {
