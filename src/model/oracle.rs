@@ -94,6 +94,12 @@ struct Inv {
     left: Left,
 }
 
+impl Inv {
+    fn is_release(&self) -> bool {
+        self.event.kind() == EventKind::Release
+    }
+}
+
 /// The oracle.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
@@ -212,7 +218,8 @@ impl Oracle {
         let mine = self.subs[sub].reach.expect("it is live");
         let next = self.next_due();
         let (_, inv) = self.calling();
-        assert_eq!((next, inv.left), (Some(sub), Left::Answered), "the next one due for {:?}", inv.reach);
+        assert!(inv.left == Left::Answered || inv.is_release(), "called after {:?} by an earlier one", inv.left);
+        assert_eq!(next, Some(sub), "the next one due for {:?}", inv.reach);
         let whole = inv.reach.expect("an empty range hits nothing");
         assert_eq!(whole, Reach::of_span(change.range()));
         assert_eq!(whole.clip(&mine).expect("they overlap"), Reach::of_span(change.overlap()));
@@ -248,8 +255,10 @@ impl Oracle {
     pub(crate) fn leave(&mut self, sub: SubId, left: Left) {
         assert_eq!(self.inside.pop(), Some(sub));
         let (_, inv) = self.calling();
-        inv.left = left;
-        let heard_release = inv.event.kind() == EventKind::Release && left == Left::Answered;
+        // A panic does not keep the others from hearing of a release, and goes on when they have.
+        let panicked = inv.left == Left::Panicked;
+        inv.left = if panicked { Left::Panicked } else { left };
+        let heard_release = inv.is_release() && left == Left::Answered;
         self.subs[sub].released |= heard_release;
         self.subs[sub].poisoned |= left == Left::Panicked;
     }
@@ -267,7 +276,10 @@ impl Oracle {
                 assert!(next.is_some_and(|sub| self.locked.contains(&sub)), "P6: nobody refused {id}");
                 self.note("start refused by a lock");
             }
-            _ => assert_eq!(inv.left, left, "how the start of {id} ended"),
+            _ => {
+                assert_eq!(inv.left, left, "how the start of {id} ended");
+                assert!(!inv.is_release() || next.is_none(), "the release missed somebody");
+            }
         }
         self.starting.pop();
         if left == Left::Answered {
