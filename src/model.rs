@@ -16,8 +16,10 @@
 //! - **P7 no silent hang**: what would wait for its own caller says so, and a panicking callback poisons its
 //!   subscription, and nothing else.
 //!
-//! What needs more than one thread is in `tests`.
+//! What several threads can show is asserted by [`concurrent`], and scenario by scenario in `tests`.
 
+#[cfg(any(shuttle, all(test, not(loom))))]
+mod concurrent;
 mod mirror;
 mod op;
 mod oracle;
@@ -28,6 +30,10 @@ mod world;
 
 use std::collections::BTreeMap;
 
+#[cfg(shuttle)]
+pub use concurrent::run_scheduled;
+#[cfg(all(test, not(loom)))]
+pub(crate) use concurrent::{program, run as run_threads};
 pub use op::{Op, ops_from_bytes};
 pub use tree::run_tree;
 

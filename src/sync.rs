@@ -12,6 +12,8 @@ pub(crate) const CHECKED: bool = cfg!(any(loom, shuttle));
 #[cfg(not(any(loom, shuttle)))]
 mod arm {
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, TryLockError, atomic};
+    #[cfg(test)]
+    pub(crate) use std::thread;
     pub(crate) use std::thread_local;
 
     /// Retires through the process's epoch.
@@ -56,6 +58,8 @@ mod arm {
 #[cfg(shuttle)]
 mod arm {
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
+    #[cfg(any(test, fuzzing))]
+    pub(crate) use shuttle::thread;
     pub(crate) use shuttle::thread_local;
     pub(crate) use std::sync::TryLockError;
 
@@ -97,6 +101,8 @@ mod arm {
 #[cfg(loom)]
 mod arm {
     pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
+    #[cfg(test)]
+    pub(crate) use loom::thread;
     pub(crate) use loom::thread_local;
     pub(crate) use std::sync::TryLockError;
 

@@ -1,8 +1,8 @@
 //! What a run is made of: operations over a tiny address space, decoded from bytes.
 //!
-//! Every byte string is a valid program, so a fuzzer can mutate freely, a seed is as good as a file, and the library
-//! needs no dependency for it.
+//! Every byte string is a valid program, so a fuzzer can mutate freely and a seed is as good as a file.
 
+use arbitrary::Unstructured;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
 /// A range as a caller writes it: half-open, closed, unbounded, empty or reversed.
@@ -92,20 +92,22 @@ pub struct Habits {
 
 /// The program that `bytes` stands for. It ends where they do.
 pub fn ops_from_bytes(bytes: &[u8]) -> Vec<Op> {
-    let mut bytes = Bytes(bytes);
+    let mut bytes = Bytes::new(bytes);
     std::iter::from_fn(|| bytes.op(0)).collect()
 }
 
 /// The bytes not decoded yet.
 #[derive(Debug)]
-pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Bytes<'a>(Unstructured<'a>);
 
-impl Bytes<'_> {
-    /// The next byte.
+impl<'a> Bytes<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Bytes(Unstructured::new(bytes))
+    }
+
+    /// The next byte. A program ends where its bytes do.
     pub(crate) fn byte(&mut self) -> Option<u8> {
-        let (&first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(first)
+        if self.0.is_empty() { None } else { self.0.arbitrary().ok() }
     }
 
     /// A range in one byte: two keys and the form of the bounds. Forms 0 and 1 are in order, 2 may be reversed.

@@ -14,7 +14,7 @@ const VERSIONS: usize = 4;
 
 /// Decodes `bytes` into inserts, removals and searches, and panics where the tree and a sorted list disagree.
 pub fn run_tree(bytes: &[u8]) {
-    let (mut bytes, mut run) = (Bytes(bytes), Run::new());
+    let (mut bytes, mut run) = (Bytes::new(bytes), Run::new());
     while run.step(&mut bytes).is_some() {
         run.tree.check();
         assert_eq!(run.tree.len(), run.list.len());

@@ -68,12 +68,7 @@ mod update;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-#[cfg(loom)]
-use loom::thread;
-#[cfg(shuttle)]
-use shuttle::thread;
-#[cfg(not(any(loom, shuttle)))]
-use std::thread;
+use crate::sync::thread;
 
 /// Spawns a thread with clones of the named variables.
 macro_rules! spawn {
