@@ -18,8 +18,10 @@ use std::ops::RangeBounds;
 
 /// Callbacks for a whole address space.
 ///
-/// They run on the thread that causes them, under no lock of the library, one after the other for one cause, at the same
-/// time for several. All have an empty body unless you give them one.
+/// They run on the thread that causes them, one after the other for one cause, at the same time for several, and under no
+/// lock that anything they may do would wait for. All have an empty body unless you give them one.
+///
+/// A panic of one goes on when all others have been called, except in a start, which is undone.
 ///
 /// # Order
 ///
@@ -114,7 +116,37 @@ impl<A: Address, N: Notifier<A> + ?Sized> Notifier<A> for Arc<N> {
     }
 }
 
+impl<A: Address, N: Notifier<A> + ?Sized> Notifier<A> for Box<N> {
+    fn start(&self, change: &Change<A>) -> Result<(), WouldBlock> {
+        (**self).start(change)
+    }
+    fn end(&self, change: &Change<A>) {
+        (**self).end(change);
+    }
+    fn clear_flush_young(&self, range: Span<A>) -> bool {
+        (**self).clear_flush_young(range)
+    }
+    fn clear_young(&self, range: Span<A>) -> bool {
+        (**self).clear_young(range)
+    }
+    fn test_young(&self, address: A) -> bool {
+        (**self).test_young(address)
+    }
+    fn release(&self) {
+        (**self).release();
+    }
+}
+
 impl<A: Address, N: SecondaryTlb<A> + ?Sized> SecondaryTlb<A> for Arc<N> {
+    fn invalidate(&self, range: Span<A>) {
+        (**self).invalidate(range);
+    }
+    fn release(&self) {
+        (**self).release();
+    }
+}
+
+impl<A: Address, N: SecondaryTlb<A> + ?Sized> SecondaryTlb<A> for Box<N> {
     fn invalidate(&self, range: Span<A>) {
         (**self).invalidate(range);
     }
@@ -180,6 +212,7 @@ impl<A: Address> AddressSpace<A> {
             return Err(RegisterError { notifier, kind: RegisterErrorKind::Released });
         }
         self.shared.wait_for_all();
+        self.shared.sweep_notifiers();
         Ok(Registration { member: Some(member), space: self.clone() })
     }
 
@@ -192,7 +225,8 @@ impl<A: Address> AddressSpace<A> {
     ///
     /// # Blocking
     ///
-    /// As [`register`](Self::register), for the first. `make` runs under a lock of the list and should only construct.
+    /// As [`register`](Self::register), for the first. Others who ask for this type wait until `make` has returned. It runs
+    /// as if in a callback: what waits is an error there, so it cannot ask for another type.
     ///
     /// # Errors
     ///
@@ -203,7 +237,7 @@ impl<A: Address> AddressSpace<A> {
         make: impl FnOnce() -> N,
     ) -> Result<SharedNotifier<N, A>, RegisterErrorKind> {
         self.shared.may_wait_for_all()?;
-        let handle = SharedNotifier::new(self.shared.notifiers.get_or_add(make)?, self);
+        let handle = SharedNotifier::new(self.shared.notifiers.get_or_add(self.shared.id, make)?, self);
         // Acquire, Release: whoever finds it ready need not wait for what the first one has waited for.
         if !handle.member.ready.load(Acquire) {
             self.shared.wait_for_all();
@@ -319,6 +353,7 @@ impl<N: Send + Sync + 'static, A: Address> Registration<N, A> {
         panics.catch(|| self.unlink(member, true));
         let notifier = member.take().expect("only the registration takes the notifier out");
         self.space.shared.notifiers.forget_one();
+        panics.catch(|| self.space.shared.sweep_notifiers());
         panics.resume();
         notifier
     }

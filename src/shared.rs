@@ -12,7 +12,7 @@
 //!
 //! Nothing here blocks but [`Shared::begin`] and [`Shared::wait_for_all`], which say for what, and the drop of user values
 //! in [`Shared::sweep`] and [`Shared::sweep_notifiers`].
-//! Callbacks run under no lock of ours and no pin.
+//! Callbacks run under no pin, and under no lock of ours that anything in them would wait for.
 
 use crate::error::{BeginError, WouldBlock};
 use crate::event::{Change, Event, EventKind, random_u64};

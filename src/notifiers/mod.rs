@@ -2,11 +2,11 @@
 //!
 //! # Invariants
 //!
-//! 1. The list and its writer's state change together, under the writer's lock. `count` is at least the length of the
-//!    list; it is raised before the fence with which a registration begins to look for active invalidations.
-//! 2. Whoever has taken a member from the graveyard has it in hand until the notifier is dropped or the member is back:
-//!    while nothing is in hand and the graveyard is empty, everything that was put has been dropped.
+//! 1. The list and its writer's state change together, under the writer's lock. `count` is raised after the list is
+//!    published, and before the fence with which a registration begins to look for active invalidations.
+//! 2. None of these locks is held while code of the user runs.
 
+mod graveyard;
 mod member;
 
 use crate::error::WouldBlock;
@@ -18,8 +18,9 @@ use crate::panics::Panics;
 use crate::range::Address;
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_until};
+use graveyard::Graveyard;
 pub(crate) use member::{AnyMember, Member};
-use std::any::Any;
+use std::any::{Any, TypeId};
 
 /// A notifier of either kind. That a value is of one kind is decided by which of two calls registers it.
 #[derive(Clone, Copy)]
@@ -44,14 +45,9 @@ struct Writer<A: Address> {
     members: Members<A>,
     /// Those of `members` that are shared by their type, as [`OneOfType`]s: one each.
     shared: Vec<Box<dyn Any + Send + Sync>>,
+    /// Of which types one is being made.
+    making: Vec<TypeId>,
     released: bool,
-}
-
-/// Put where nobody may wait, or while they are being called.
-struct Graveyard<A: Address> {
-    members: Members<A>,
-    /// How many were taken out and are not dropped yet (invariant 4).
-    in_hand: usize,
 }
 
 /// All notifiers of a space.
@@ -61,11 +57,9 @@ pub(crate) struct Notifiers<A: Address> {
     /// Oldest first.
     list: List<Arc<dyn AnyMember<A>>>,
     writer: Mutex<Writer<A>>,
-    graveyard: Mutex<Graveyard<A>>,
-    /// How many are in the graveyard; a hint.
-    buried: AtomicUsize,
-    /// Nothing is in hand any more, or something is back in the graveyard.
-    put_down: Condvar,
+    /// Something is not being made any more.
+    made: Condvar,
+    graveyard: Graveyard<A>,
 }
 
 /// A notifier that is shared by its type: the member of the list, and the notifier for whoever has a handle.
@@ -92,10 +86,9 @@ impl<A: Address> Notifiers<A> {
         Notifiers {
             count: AtomicUsize::new(0),
             list: List::new(),
-            writer: Mutex::new(Writer { members: Vec::new(), shared: Vec::new(), released: false }),
-            graveyard: Mutex::new(Graveyard { members: Vec::new(), in_hand: 0 }),
-            buried: AtomicUsize::new(0),
-            put_down: Condvar::new(),
+            writer: Mutex::new(Writer { members: Vec::new(), shared: Vec::new(), making: Vec::new(), released: false }),
+            graveyard: Graveyard::new(),
+            made: Condvar::new(),
         }
     }
 
@@ -108,7 +101,7 @@ impl<A: Address> Notifiers<A> {
 
     /// The present list, or nothing at the cost of one load.
     fn load(&self) -> Option<Arc<Members<A>>> {
-        // Acquire: see `publish`. That a start sees a registration which does not see the start's slot is the fences'
+        // Acquire: see `push`. That a start sees a registration which does not see the start's slot is the fences'
         // work: `Slot::open` comes before this, and `Slots::active_over` after `push`.
         (self.count.load(Acquire) != 0).then(|| self.list.load())
     }
@@ -123,21 +116,51 @@ impl<A: Address> Notifiers<A> {
         true
     }
 
-    /// The one of its type, with one more user, or else the one that `make` makes.
-    pub(crate) fn get_or_add<N: Notifier<A>>(&self, make: impl FnOnce() -> N) -> Result<OneOfType<N, A>, GetRefused> {
+    /// The one of its type, with one more user, or else the one that `make` makes. If one is being made, waits for it.
+    pub(crate) fn get_or_add<N: Notifier<A>>(
+        &self,
+        space: u64,
+        make: impl FnOnce() -> N,
+    ) -> Result<OneOfType<N, A>, GetRefused> {
+        if let Some(found) = self.get_or_reserve()? {
+            return Ok(found);
+        }
+        // From here on the type is ours, also if `make` panics.
+        let reserved = Reserved { notifiers: self, of: TypeId::of::<N>() };
+        let notifier = {
+            // It may not wait for anybody here: not for itself, nor for those who wait for it.
+            let _inside = Holding::new(space);
+            Arc::new(make())
+        };
+        let one = OneOfType { member: Arc::new(Member::new(Arc::clone(&notifier), |one| Kind::Range(one))), notifier };
         let mut writer = lock(&self.writer);
         if writer.released {
+            drop(writer);
             return Err(GetRefused::Released);
         }
-        if let Some(found) = writer.shared.iter().find_map(|any| any.downcast_ref::<OneOfType<N, A>>()) {
-            return add_user(&found.member).map(|()| found.clone());
-        }
-        let notifier = Arc::new(make());
-        let member = Arc::new(Member::new(Arc::clone(&notifier), |notifier| Kind::Range(notifier)));
-        let one = OneOfType { member, notifier };
         writer.shared.push(Box::new(one.clone()));
         self.push(&mut writer, Arc::clone(&one.member) as _);
+        drop(writer);
+        drop(reserved);
         Ok(one)
+    }
+
+    /// The one of its type, with one more user; or nothing, and then the caller makes one.
+    fn get_or_reserve<N: Notifier<A>>(&self) -> Result<Option<OneOfType<N, A>>, GetRefused> {
+        let mut writer = lock(&self.writer);
+        loop {
+            if writer.released {
+                return Err(GetRefused::Released);
+            }
+            if let Some(found) = writer.shared.iter().find_map(|any| any.downcast_ref::<OneOfType<N, A>>()) {
+                return add_user(&found.member).map(|()| Some(found.clone()));
+            }
+            if !writer.making.contains(&TypeId::of::<N>()) {
+                writer.making.push(TypeId::of::<N>());
+                return Ok(None);
+            }
+            writer = wait_until(&self.made, writer, None);
+        }
     }
 
     /// One more user of a member that is shared by its type.
@@ -201,15 +224,19 @@ impl<A: Address> Notifiers<A> {
         Ok(Some(started))
     }
 
-    /// Shows everybody to `call`, newest first, until it is content.
+    /// Shows everybody to `call`, newest first, until it is content. A panic goes on when all have been called: what is
+    /// to be flushed cannot be undone.
     pub(crate) fn visit(&self, space: u64, mut call: impl FnMut(Kind<'_, A>) -> bool) -> bool {
         let Some(members) = self.load() else { return false };
         let _inside = Holding::new(space);
+        let panics = Panics::default();
         let mut content = false;
         members.iter().rev().any(|member| {
-            member.call(&mut |kind| content = call(kind));
+            panics.catch(|| member.call(&mut |kind| content = call(kind)));
             content
-        })
+        });
+        panics.resume();
+        content
     }
 
     /// Refuses newcomers from now on.
@@ -236,60 +263,22 @@ impl<A: Address> Notifiers<A> {
 
     /// Leaves the notifier of a member that has left the list to the next [`sweep`](Self::sweep).
     pub(crate) fn bury(&self, member: Arc<dyn AnyMember<A>>) {
-        self.change_graveyard(|graveyard| graveyard.members.push(member));
-    }
-
-    fn change_graveyard<R>(&self, change: impl FnOnce(&mut Graveyard<A>) -> R) -> R {
-        let mut graveyard = lock(&self.graveyard);
-        let result = change(&mut graveyard);
-        self.buried.store(graveyard.members.len(), Relaxed);
-        result
+        self.graveyard.bury(member);
     }
 
     /// Is anything in the graveyard? A hint.
     pub(crate) fn has_buried(&self) -> bool {
-        self.buried.load(Relaxed) != 0
+        self.graveyard.has_buried()
     }
 
     /// Drops what is buried and is not called just now. The caller holds no lock that the drop of a notifier may want.
     pub(crate) fn sweep(&self, space: u64) {
-        let all = self.change_graveyard(|graveyard| {
-            graveyard.in_hand += graveyard.members.len();
-            std::mem::take(&mut graveyard.members)
-        });
-        let all: Vec<_> = all.into_iter().map(|member| self.in_hand(member)).collect();
-        for in_hand in all {
-            in_hand.settle(space, |member| member.try_bury());
-        }
+        self.graveyard.sweep(space, || self.forget_one());
     }
 
     /// Waits until every notifier that was put before has been dropped.
     pub(crate) fn synchronize(&self, space: u64) {
-        while let Some(in_hand) = self.next_or_wait() {
-            in_hand.settle(space, |member| {
-                member.bury();
-                true
-            });
-        }
-    }
-
-    /// The next one in the graveyard; `None` when all are dropped, those too that others have in hand just now.
-    fn next_or_wait(&self) -> Option<InHand<'_, A>> {
-        let mut graveyard = lock(&self.graveyard);
-        loop {
-            if let Some(member) = graveyard.members.pop() {
-                graveyard.in_hand += 1;
-                return Some(self.in_hand(member));
-            }
-            if graveyard.in_hand == 0 {
-                return None;
-            }
-            graveyard = wait_until(&self.put_down, graveyard, None);
-        }
-    }
-
-    fn in_hand(&self, member: Arc<dyn AnyMember<A>>) -> InHand<'_, A> {
-        InHand { notifiers: self, member: Some(member) }
+        self.graveyard.synchronize(space, || self.forget_one());
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -297,30 +286,16 @@ impl<A: Address> Notifiers<A> {
     }
 }
 
-/// A member that was taken from the graveyard. It goes back unless its notifier could be dropped.
-struct InHand<'n, A: Address> {
+/// The right to make the one of a type.
+struct Reserved<'n, A: Address> {
     notifiers: &'n Notifiers<A>,
-    member: Option<Arc<dyn AnyMember<A>>>,
+    of: TypeId,
 }
 
-impl<A: Address> InHand<'_, A> {
-    /// Drops the notifier if `bury` can. What it owned may not wait there for other callbacks, nor for this very drop.
-    fn settle(mut self, space: u64, bury: impl FnOnce(&dyn AnyMember<A>) -> bool) {
-        let _inside = Holding::new(space);
-        if self.member.as_ref().is_some_and(|member| bury(&**member)) {
-            self.member = None;
-            self.notifiers.forget_one();
-        }
-    }
-}
-
-impl<A: Address> Drop for InHand<'_, A> {
+impl<A: Address> Drop for Reserved<'_, A> {
     fn drop(&mut self) {
-        self.notifiers.change_graveyard(|graveyard| {
-            graveyard.members.extend(self.member.take());
-            graveyard.in_hand -= 1;
-        });
-        self.notifiers.put_down.notify_all();
+        lock(&self.notifiers.writer).making.retain(|of| *of != self.of);
+        self.notifiers.made.notify_all();
     }
 }
 

@@ -55,6 +55,8 @@ mod histories;
 #[cfg(not(any(loom, shuttle)))]
 mod alone;
 #[cfg(not(any(loom, shuttle)))]
+mod burials;
+#[cfg(not(any(loom, shuttle)))]
 mod coarse;
 #[cfg(not(any(loom, shuttle)))]
 mod differential;

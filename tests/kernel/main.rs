@@ -18,6 +18,7 @@ mod access;
 mod bugs;
 mod migrate;
 mod missing;
+mod names;
 mod races;
 #[path = "../../examples/dmirror/sim/mod.rs"]
 #[allow(dead_code, reason = "each user of the simulation takes its part")]
