@@ -1,5 +1,6 @@
 """Weakenings of what is about notifiers, the second pass, release and `update`; the form is that of `.ci/weaken`."""
-LIST, MEMBER, NOTIFIER, PANICS = "notifiers/mod.rs", "notifiers/member.rs", "notifier.rs", "panics.rs"
+LIST, MEMBER, GRAVEYARD = "notifiers/mod.rs", "notifiers/member.rs", "notifiers/graveyard.rs"
+NOTIFIER, PANICS = "notifier.rs", "panics.rs"
 SHARED, SLOTS, REGISTRY, MIRROR, SUBSCRIPTION = "shared.rs", "slots.rs", "rcu/registry.rs", "mirror.rs", "subscription.rs"
 WEAKENINGS = [
     # Order.
@@ -40,24 +41,33 @@ WEAKENINGS = [
     ("unregister: a panic forgets the notifier", NOTIFIER, "fn remove(", "panics.catch(|| self.unlink(member, true));",
      "self.unlink(member, true);"),
     # Get and put.
-    ("get: never found", LIST, "pub(crate) fn get_or_add", "writer.shared.iter()", "writer.shared[..0].iter()"),
-    ("get: found after the release", LIST, "pub(crate) fn get_or_add", "writer.released", "false"),
+    ("get: never found", LIST, "fn get_or_reserve", "writer.shared.iter()", "writer.shared[..0].iter()"),
+    ("get: found after the release", LIST, "fn get_or_reserve", "writer.released", "false"),
     ("get: a second one does not wait", NOTIFIER, "pub fn get_or_register", "handle.member.ready.load(Acquire)",
      "handle.member.users.load(Relaxed) > 1"),
+    ("get: two are made at once", LIST, "fn get_or_reserve", "!writer.making.contains(&TypeId::of::<N>())", "true"),
+    ("get: nobody is told that it is made", LIST, "for Reserved", "self.notifiers.made.notify_all();", ""),
+    ("get: the maker may wait for itself", LIST, "pub(crate) fn get_or_add", "Holding::new(space)", "Holding::new(2)"),
+    ("visit: a panic ends it", LIST, "pub(crate) fn visit", "panics.catch(|| member.call(&mut |kind| content = call(kind)))",
+     "Some(member.call(&mut |kind| content = call(kind)))"),
     ("get: a clone is not counted", NOTIFIER, "pub fn get(", "self.space.shared.notifiers.get(&self.member)?;", ""),
     ("get: the count wraps", LIST, "fn add_user", "member.users.load(Relaxed).checked_add(1)",
      "Some(member.users.load(Relaxed).wrapping_add(1))"),
     ("put: what a handle had of it outlives the put", NOTIFIER, "for SharedNotifier<N, A> {\n    fn drop",
      "self.notifier = None;", ""),
     ("put: swept inside callbacks", SHARED, "pub(crate) fn sweep_notifiers", "self.may_wait()", "true"),
-    ("put: its drop may wait for itself", LIST, "fn settle", "Holding::new(space)", "Holding::new(2)"),
+    ("put: its drop may wait for itself", GRAVEYARD, "fn settle", "Holding::new(space)", "Holding::new(2)"),
     ("put: swept by age hooks", SHARED, "pub(crate) fn visit", "self.notifiers.visit(self.id, call)",
      "let content = self.notifiers.visit(self.id, call); self.sweep_notifiers(); content"),
     ("put: swept by ends", SHARED, "pub(crate) fn end", "drop(told);", "drop(told); self.sweep_notifiers();"),
-    ("synchronize: not for what others have in hand", LIST, "fn next_or_wait", "graveyard.in_hand == 0", "true"),
+    ("synchronize: not for what others have in hand", GRAVEYARD, "fn next_or_wait",
+     "state.in_hand.iter().all(|number| *number >= limit)", "true"),
+    ("synchronize: for what is put later, too", GRAVEYARD, "pub(super) fn synchronize", "lock(&self.state).next",
+     "u64::MAX"),
+    ("synchronize: what is dropped is still counted", LIST, "pub(crate) fn sweep", "self.forget_one()", "()"),
     ("synchronize: only sweeps", NOTIFIER, "pub fn synchronize", "self.shared.notifiers.synchronize(self.shared.id);",
      "self.shared.notifiers.sweep(self.shared.id);"),
-    ("synchronize: nobody woken", LIST, "for InHand", "self.notifiers.put_down.notify_all();", ""),
+    ("synchronize: nobody woken", GRAVEYARD, "for InHand", "self.graveyard.put_down.notify_all();", ""),
     # Release.
     ("release: a panic of one notifier ends it", LIST, "pub(crate) fn release", """panics.catch(|| {
                 let _inside = Holding::new(space);
