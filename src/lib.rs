@@ -115,6 +115,14 @@
     not(feature = "table"),
     doc = "* `TranslationTable`: a ready secondary page table for the inside of either (feature `table`)."
 )]
+#![cfg_attr(
+    feature = "checked",
+    doc = "* [`checked`], for tests: locks of your own are watched, rare events forced (feature `checked`)."
+)]
+#![cfg_attr(
+    not(feature = "checked"),
+    doc = "* `checked`, for tests: locks of your own are watched, rare events forced (feature `checked`)."
+)]
 //!
 //! # Cost and progress
 //!
@@ -161,6 +169,8 @@
 //! [`mmu_interval_notifier`]: https://docs.kernel.org/mm/hmm.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "checked")]
+pub mod checked;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod coarse;
@@ -189,6 +199,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod waits;
 
 pub use error::{
     BeginError, Collision, InsideCallback, Poisoned, RegisterError, RegisterErrorKind, SubscribeError,

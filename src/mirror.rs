@@ -10,7 +10,8 @@ use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
 use crate::subscription::{Ack, Call, Invalidate, ReadSeq, Subscription};
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
-use crate::sync::{Mutex, MutexGuard, TryLockError, lock, thread_token};
+use crate::sync::{Mutex, MutexGuard, thread_token, try_lock};
+use crate::waits::lock_watched;
 use std::fmt;
 use std::ops::{Deref, RangeBounds};
 use std::time::{Duration, Instant};
@@ -74,9 +75,9 @@ impl<S> Locked<S> {
         }
         // Relaxed: a matter of turns; what the lock protects is ordered by the lock.
         if self.waiting.load(Relaxed) != 0 {
-            drop(lock(&self.door));
+            drop(lock_watched(&self.door, &self.owner, "its turn at the lock of a Mirror"));
         }
-        Ok(LockedGuard::new(lock(&self.state), &self.owner, space))
+        Ok(LockedGuard::new(self.lock_state(), &self.owner, space))
     }
 
     /// Locks it for a callback, before the readers that come meanwhile.
@@ -88,21 +89,20 @@ impl<S> Locked<S> {
             return Ok(guard);
         }
         self.waiting.fetch_add(1, Relaxed);
-        let door = lock(&self.door);
-        let guard = LockedGuard::new(lock(&self.state), &self.owner, space);
+        let door = lock_watched(&self.door, &self.owner, "its turn at the lock of a Mirror");
+        let guard = LockedGuard::new(self.lock_state(), &self.owner, space);
         self.waiting.fetch_sub(1, Relaxed);
         drop(door);
         Ok(guard)
     }
 
+    fn lock_state(&self) -> MutexGuard<'_, S> {
+        lock_watched(&self.state, &self.owner, "the lock of a Mirror")
+    }
+
     /// Locks it if it is free.
     fn try_lock(&self, space: u64) -> Option<LockedGuard<'_, S>> {
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        Some(LockedGuard::new(state, &self.owner, space))
+        Some(LockedGuard::new(try_lock(&self.state)?, &self.owner, space))
     }
 
     fn is_mine(&self) -> bool {

@@ -65,6 +65,21 @@ pub(crate) struct Sequence {
     also: AtomicU64,
     more: OnceLock<Box<More>>,
     flags: AtomicU32,
+    /// Which lock `set` was last called under.
+    #[cfg(feature = "checked")]
+    lock: std::sync::atomic::AtomicUsize,
+}
+
+#[cfg(feature = "checked")]
+impl Sequence {
+    pub(crate) fn note_lock(&self, lock: usize) {
+        // Relaxed: for a report.
+        self.lock.store(lock, Relaxed);
+    }
+
+    pub(crate) fn noted_lock(&self) -> usize {
+        self.lock.load(Relaxed)
+    }
 }
 
 impl Sequence {
@@ -76,6 +91,8 @@ impl Sequence {
             also: AtomicU64::new(Identity::NONE.word()),
             more: OnceLock::new(),
             flags: AtomicU32::new(0),
+            #[cfg(feature = "checked")]
+            lock: Default::default(),
         }
     }
 

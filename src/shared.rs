@@ -35,6 +35,8 @@ pub(crate) struct Shared<A: Address> {
     pub(crate) notifiers: Notifiers<A>,
     /// The global invalidate sequence: the next ticket.
     invalidate_seq: AtomicU64,
+    #[cfg(feature = "checked")]
+    pub(crate) faults: crate::checked::Faults,
 }
 
 /// An invalidation that has started.
@@ -69,6 +71,8 @@ impl<A: Address> Shared<A> {
             registry: Registry::new(),
             notifiers: Notifiers::new(),
             invalidate_seq: AtomicU64::new(1),
+            #[cfg(feature = "checked")]
+            faults: crate::checked::Faults::default(),
         }
     }
 
@@ -76,6 +80,10 @@ impl<A: Address> Shared<A> {
 
     /// Publishes the invalidation and calls everybody back whom it hits. If that fails or panics it has ended.
     pub(crate) fn start(&self, start: Start<'_, A>) -> Result<Opened<A>, WouldBlock> {
+        #[cfg(feature = "checked")]
+        if !start.blockable && self.faults.refusal() {
+            return Err(WouldBlock);
+        }
         let open = EndOnDrop { shared: self, identity: self.registry.slots.claim() };
         let slot = self.registry.slots.slot(open.identity);
         slot.open(start.span);
@@ -143,6 +151,8 @@ impl<A: Address> Shared<A> {
     /// Ends an invalidation: tells the notifiers, then lets the readers go on.
     pub(crate) fn end(&self, opened: Opened<A>) {
         let Opened { identity, told } = opened;
+        #[cfg(feature = "checked")]
+        self.faults.before_end();
         // It ends, even if a notifier panics.
         let _open = EndOnDrop { shared: self, identity };
         drop(told);

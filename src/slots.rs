@@ -21,6 +21,7 @@
 use crate::range::{Address, Span};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*, fence};
 use crate::sync::{CHECKED, Condvar, Mutex, OnceLock, lock, spin_loop, thread_hint, thread_token, wait_until};
+use crate::waits::Waiting;
 use crossbeam_utils::CachePadded;
 use std::time::Instant;
 
@@ -216,13 +217,17 @@ impl<A: Address> Slot<A> {
 
     /// Sleeps until `done`, or until the deadline; false if it came first. Batches and the end of this slot wake it.
     #[cold]
-    fn wait(&self, done: impl Fn() -> bool, deadline: Option<Instant>) -> bool {
+    fn wait(&self, what: &str, done: impl Fn() -> bool, deadline: Option<Instant>) -> bool {
         for () in std::iter::repeat_n((), SPINS) {
             if done() {
                 return true;
             }
             spin_loop();
         }
+        let mut waiting = Waiting::new(|| match self.range() {
+            Some(range) => format!("{what} the invalidation of {range:?}"),
+            None => format!("{what} an invalidation"),
+        });
         let mut held = lock(&self.lock);
         loop {
             // AcqRel: see `let_go`. WAIT left behind on a free slot is cleared by the next claim.
@@ -233,7 +238,10 @@ impl<A: Address> Slot<A> {
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 return false;
             }
-            held = wait_until(&self.woken, held, deadline);
+            held = wait_until(&self.woken, held, waiting.next_look(deadline));
+            if deadline.is_none() && !done() {
+                waiting.look(self.owner.load(Relaxed));
+            }
         }
     }
 }
@@ -337,14 +345,14 @@ impl<A: Address> Slots<A> {
     pub(crate) fn wait_uncalled(&self, entry: usize) {
         for slot in self.iter() {
             if slot.holds(entry) {
-                slot.wait(|| !slot.holds(entry), None);
+                slot.wait("the callbacks of", || !slot.holds(entry), None);
             }
         }
     }
 
     /// Waits for the end; false if the deadline came first.
     pub(crate) fn wait_end(&self, identity: Identity, deadline: Option<Instant>) -> bool {
-        self.slot(identity).wait(|| !self.is_active(identity), deadline)
+        self.slot(identity).wait("the end of", || !self.is_active(identity), deadline)
     }
 
     /// Does this thread run a callback, of that subscription or of any?

@@ -148,6 +148,8 @@ impl<L: ?Sized, A: Address> Call<'_, L, A> {
     /// To be called under the mirror lock, of which `locked` is the witness. A second call changes nothing.
     #[doc(alias = "mmu_interval_set_seq")]
     pub fn set_seq(&self, locked: &mut L) -> Ack {
+        #[cfg(feature = "checked")]
+        self.context.sequence.note_lock(crate::checked::address_of(locked));
         let _ = locked;
         if !self.collided.replace(true) {
             let Context { change, sequence, identity, slots } = self.context;
@@ -376,7 +378,10 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     #[inline]
     pub fn check_retry(&self, seq: &ReadSeq<A>) -> bool {
         assert!(seq.of == self.handle().key().id, "a ReadSeq must be given back to the subscription it is of");
-        self.handle().sequence().changed_since(seq.seq)
+        let is_stale = self.handle().sequence().changed_since(seq.seq);
+        #[cfg(feature = "checked")]
+        let is_stale = is_stale || self.space.shared.faults.retry();
+        is_stale
     }
 
     /// Has the range been invalidated since `seq`? Asked under the mirror lock, before what was built is installed.
@@ -425,6 +430,8 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     /// callback that it would have to wait for may be this one. The subscription is given back; dropping it is legal.
     #[doc(alias = "mmu_interval_notifier_remove")]
     pub fn unsubscribe(mut self) -> Result<T, InsideCallback<Self>> {
+        #[cfg(feature = "checked")]
+        crate::checked::assert_not_held("unsubscribe", self.range(), self.handle().sequence().noted_lock());
         // First, so that a value which panics when it is dropped at last does not cost the caller this one.
         self.space.shared.sweep();
         match self.handle.take_if(|_| self.space.shared.may_wait()) {
@@ -439,7 +446,14 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
         let sequence = self.handle().sequence();
         let seq = match sequence.idle() {
             Some(seq) => seq,
-            None => self.space.shared.begin(id, sequence, &self.births, patience())?,
+            None => {
+                let patience = patience();
+                #[cfg(feature = "checked")]
+                if !matches!(patience, Patience::None) {
+                    crate::checked::assert_not_held("read_begin", self.range(), sequence.noted_lock());
+                }
+                self.space.shared.begin(id, sequence, &self.births, patience)?
+            }
         };
         Ok(ReadSeq { seq, of: id, address: PhantomData })
     }
