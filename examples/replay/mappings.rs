@@ -1,0 +1,207 @@
+//! What the traced program has mapped, and a subscription for each mapping or window of one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::region::{Held, Region, Stamp};
+use crate::rival::{Engine, Ops};
+use crate::trace::Call;
+
+/// How many of the ranges that the program used last a device may fault in.
+const RECENT: usize = 64;
+
+/// What an engine calls back.
+pub(crate) struct Mirrored(pub(crate) Arc<Region>);
+
+impl Ops for Mirrored {
+    type Locked = Held;
+
+    fn invalidate<R>(&self, range: Range<u64>, set_seq: impl FnOnce(&mut Held) -> R) -> R {
+        self.0.invalidate(&range, set_seq)
+    }
+}
+
+/// A region and its subscription. Whoever drops it last only hands the subscription to the janitor: to end one may
+/// mean to wait for invalidations (the kernel's way), and the owner in whose bracket that happened would wait for itself.
+pub(crate) struct Live<S> {
+    pub(crate) region: Arc<Region>,
+    sub: Option<S>,
+    janitor: Sender<S>,
+}
+
+impl<S> Live<S> {
+    pub(crate) fn sub(&self) -> &S {
+        self.sub.as_ref().expect("only drop takes it")
+    }
+}
+
+impl<S> Drop for Live<S> {
+    fn drop(&mut self) {
+        // If the janitor is gone a thread has panicked, and the run is over.
+        self.sub.take().map(|sub| self.janitor.send(sub).ok());
+    }
+}
+
+type Shared<S> = Arc<Live<S>>;
+
+/// The table of live regions, which never overlap.
+pub(crate) struct Mappings<'a, E: Engine<Mirrored>> {
+    engine: &'a E,
+    window: Option<u64>,
+    janitor: Sender<E::Sub>,
+    table: RwLock<Table<E::Sub>>,
+    recent: Mutex<VecDeque<Range<u64>>>,
+}
+
+struct Table<S> {
+    /// By their first address.
+    live: BTreeMap<u64, Shared<S>>,
+    /// The calls that are at it: what they change, and their lines.
+    ongoing: Vec<(Range<u64>, u64)>,
+    counts: Counts,
+}
+
+/// How many subscriptions there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) made: usize,
+    /// At most, at one time.
+    pub(crate) most: usize,
+}
+
+impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
+    pub(crate) fn new(engine: &'a E, window: Option<u64>, janitor: Sender<E::Sub>) -> Self {
+        let table = RwLock::new(Table { live: BTreeMap::new(), ongoing: Vec::new(), counts: Counts::default() });
+        Mappings { engine, window, janitor, table, recent: Mutex::default() }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.read().counts
+    }
+
+    /// The regions that have an address of `range`.
+    pub(crate) fn overlapping(&self, range: &Range<u64>) -> Vec<Shared<E::Sub>> {
+        self.read().overlapping(range)
+    }
+
+    /// A call is about to change its range: from here to its return the cells say so. Gives the regions concerned.
+    pub(crate) fn change(&self, call: &Call) -> Vec<Shared<E::Sub>> {
+        let range = &call.effect.change;
+        let mut table = self.write();
+        table.ongoing.push((range.clone(), call.line));
+        let hit = table.overlapping(range);
+        hit.iter().for_each(|live| live.region.set_stamps(range, Stamp::changing(call.line)));
+        drop(table);
+        self.touch(range);
+        hit
+    }
+
+    /// A call returns: its cells are changed, what it unmaps is gone and what it maps is there. Gives the regions that
+    /// are gone, which must not be dropped before the end.
+    pub(crate) fn apply(&self, call: &Call) -> Vec<Shared<E::Sub>> {
+        let mut table = self.write();
+        table.ongoing.retain(|(_, line)| *line != call.line);
+        for live in table.overlapping(&call.effect.change) {
+            live.region.set_stamps(&call.effect.change, Stamp::left_by(call.line));
+        }
+        let mut gone = self.unmap(&mut table, &call.effect.unmap, call.line);
+        // What the trace has forgotten to unmap cannot be there any more either.
+        gone.extend(self.unmap(&mut table, &call.effect.map, call.line));
+        for window in windows(call.effect.map.clone(), self.window) {
+            self.add(&mut table, window, call.line);
+        }
+        drop(table);
+        self.touch(&call.effect.map);
+        gone
+    }
+
+    /// Takes `range` out of the table; what sticks out at its sides becomes regions of its own.
+    fn unmap(&self, table: &mut Table<E::Sub>, range: &Range<u64>, line: u64) -> Vec<Shared<E::Sub>> {
+        let gone = table.overlapping(range);
+        for live in &gone {
+            let old = &live.region;
+            table.live.remove(&old.range().start);
+            let sides = [old.range().start..range.start, range.end..old.range().end];
+            for side in sides.into_iter().filter(|side| !side.is_empty()) {
+                self.add(table, side, line);
+            }
+        }
+        gone
+    }
+
+    /// A new region, that the call in this line leaves there.
+    fn add(&self, table: &mut Table<E::Sub>, range: Range<u64>, line: u64) {
+        let region = Arc::new(Region::new(range, |cell| table.stamp(&cell, line)));
+        let sub = self.engine.subscribe(region.range().clone(), Mirrored(Arc::clone(&region)));
+        let start = region.range().start;
+        let live = Live { region, sub: Some(sub), janitor: self.janitor.clone() };
+        table.live.insert(start, Arc::new(live));
+        table.counts.made += 1;
+        table.counts.most = table.counts.most.max(table.live.len());
+    }
+
+    /// A region to fault in, and an address in it: somewhere in a range that the program has used lately.
+    pub(crate) fn pick(&self, random: &mut fastrand::Rng) -> Option<(Shared<E::Sub>, u64)> {
+        let recent = self.recent();
+        let range = recent.get(random.usize(..recent.len().max(1)))?.clone();
+        drop(recent);
+        let address = random.u64(range);
+        let live = self.read().covering(address)?;
+        Some((live, address))
+    }
+
+    fn touch(&self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let mut recent = self.recent();
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(range.clone());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table<E::Sub>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table<E::Sub>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, VecDeque<Range<u64>>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Table<S> {
+    fn overlapping(&self, range: &Range<u64>) -> Vec<Shared<S>> {
+        let before = self.live.range(..range.end).rev();
+        before.take_while(|(_, live)| live.region.range().end > range.start).map(|(_, live)| Arc::clone(live)).collect()
+    }
+
+    /// What a new cell says, which the call in this line leaves there; another call may be at it.
+    fn stamp(&self, cell: &Range<u64>, line: u64) -> Stamp {
+        let at_it = |(range, _): &&(Range<u64>, u64)| range.start < cell.end && cell.start < range.end;
+        self.ongoing.iter().find(at_it).map_or(Stamp::left_by(line), |&(_, other)| Stamp::changing(other))
+    }
+
+    fn covering(&self, address: u64) -> Option<Shared<S>> {
+        let (_, live) = self.live.range(..=address).next_back()?;
+        live.region.range().contains(&address).then(|| Arc::clone(live))
+    }
+}
+
+/// The parts of `range` that lie in different windows of the address space; all of it, if there are none.
+fn windows(range: Range<u64>, window: Option<u64>) -> impl Iterator<Item = Range<u64>> {
+    let size = window.unwrap_or(u64::MAX);
+    let mut start = range.start;
+    std::iter::from_fn(move || {
+        let next = (start / size + 1).saturating_mul(size).min(range.end);
+        let part = start..next;
+        start = next;
+        (!part.is_empty()).then_some(part)
+    })
+}
