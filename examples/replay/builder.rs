@@ -28,7 +28,7 @@ pub(crate) struct Builders<'a, E: Engine<Mirrored>> {
 impl<E: Engine<Mirrored>> Builders<'_, E> {
     /// Faults until it is stopped; the last fault is served to its end.
     pub(crate) fn run(&self, seed: u64) -> Tally {
-        let (mut tally, mut random) = (Tally::new(), fastrand::Rng::with_seed(seed));
+        let (mut tally, mut random) = (Tally::default(), fastrand::Rng::with_seed(seed));
         // Relaxed: the threads are joined before anybody looks at what they have done.
         while !self.stop.load(Relaxed) {
             match self.mappings.pick(&mut random) {

@@ -7,7 +7,7 @@
 //! All of it is looked at under the mirror lock, where each of these must hold at every moment.
 
 use std::fmt::{self, Display};
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,14 @@ impl Checker {
     }
 }
 
+impl AddAssign for Found {
+    fn add_assign(&mut self, other: Self) {
+        self.count += other.count;
+        let room = SHOWN.saturating_sub(self.first.len());
+        self.first.extend(other.first.into_iter().take(room));
+    }
+}
+
 /// A violation together with the trace that its lines are of.
 pub(crate) struct History<'a>(pub(crate) &'a Violation, pub(crate) &'a Trace);
 
@@ -162,5 +170,132 @@ impl History<'_> {
         self.1
             .call_at(line)
             .map_or_else(|| format!("line {line}"), |call| format!("{call} on thread {}", self.1.threads[call.thread]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mappings::Mirrored;
+    use crate::rival::{Engine, Interval};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const RANGE: Range<u64> = 0x1000..0x3000;
+
+    /// A region that is subscribed, and what has been found.
+    struct Scene {
+        engine: Interval,
+        region: Arc<Region>,
+        sub: <Interval as Engine<Mirrored>>::Sub,
+        checker: Checker,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let (engine, region) = (Interval::default(), Arc::new(Region::new(RANGE, |_| Stamp::left_by(1))));
+            let sub = engine.subscribe(RANGE, Mirrored(Arc::clone(&region)));
+            Scene { engine, region, sub, checker: Checker::new(Instant::now()) }
+        }
+
+        /// The owner's side of the call in `line`, with something in the middle of it.
+        fn change(&self, line: u64, inside: impl FnOnce()) {
+            let _open = Engine::<Mirrored>::start(&self.engine, RANGE);
+            self.region.set_stamps(&RANGE, Stamp::changing(line));
+            inside();
+            self.region.set_stamps(&RANGE, Stamp::left_by(line));
+        }
+
+        /// Installs in cell 0, whether the engine would allow it or not.
+        fn install(&self, read: Stamp) {
+            self.checker.install(&self.region, 0, read, Instant::now());
+            self.region.lock().install(0, read);
+        }
+
+        /// What was found, if it is just one thing.
+        fn found(self) -> Option<What> {
+            let Found { count, first } = self.checker.finish();
+            assert!(count <= 1, "{first:?}");
+            first.first().map(|violation| violation.what)
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_keeps_to_the_protocol_is_not_blamed() {
+        let scene = Scene::new();
+        let seq = scene.engine.read_begin(&scene.sub);
+        let read = scene.region.stamp(0);
+        scene.change(2, || ());
+        assert!(scene.engine.read_retry(&scene.sub, seq, &scene.region.lock()));
+        let (seq, again) = (scene.engine.read_begin(&scene.sub), scene.region.stamp(0));
+        assert_ne!(again, read);
+        assert!(!scene.engine.read_retry(&scene.sub, seq, &scene.region.lock()));
+        scene.install(again);
+        scene.checker.used(&scene.region, 0, &scene.region.lock());
+        scene.change(3, || scene.checker.started(&scene.region, &RANGE, 3, Instant::now()));
+        scene.checker.used(&scene.region, 0, &scene.region.lock());
+        assert_eq!(scene.found(), None);
+    }
+
+    #[test]
+    fn a_commit_of_what_has_changed_is_seen() {
+        let scene = Scene::new();
+        let read = scene.region.stamp(0);
+        scene.change(2, || ());
+        scene.install(read); // without a retry
+        assert_eq!(scene.found(), Some(What::Stale { read: Stamp::left_by(1), now: Stamp::left_by(2) }));
+    }
+
+    #[test]
+    fn a_commit_inside_an_invalidation_is_seen() {
+        let scene = Scene::new();
+        scene.change(2, || scene.install(scene.region.stamp(0))); // begun without waiting
+        assert_eq!(scene.found(), Some(What::Inside { by: Stamp::changing(2) }));
+    }
+
+    #[test]
+    fn what_is_held_after_a_start_is_seen() {
+        let scene = Scene::new();
+        let read = scene.region.stamp(0);
+        scene.change(2, || {
+            scene.region.lock().install(0, read); // as if no callback had dropped it
+            scene.checker.started(&scene.region, &RANGE, 2, Instant::now());
+        });
+        assert_eq!(scene.found(), Some(What::Kept { held: read, line: 2 }));
+    }
+
+    #[test]
+    fn what_is_held_and_wrong_is_seen_when_it_is_used() {
+        let scene = Scene::new();
+        let read = scene.region.stamp(0);
+        scene.change(2, || scene.region.lock().install(0, read));
+        scene.checker.used(&scene.region, 0, &scene.region.lock());
+        assert_eq!(scene.found(), Some(What::Wrong { held: read, now: Stamp::left_by(2) }));
+    }
+
+    #[test]
+    fn the_first_few_are_told_and_all_are_counted() {
+        let scene = Scene::new();
+        (0..9).for_each(|_| scene.checker.false_alarm(&scene.region, Instant::now()));
+        let mut found = scene.checker.finish();
+        found += Found { count: 1, first: found.first.clone() };
+        assert_eq!((found.count, found.first.len()), (10, SHOWN));
+    }
+
+    #[test]
+    fn a_history_names_the_calls() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/replay/traces/rustc_release.csv.gz");
+        let trace = crate::trace::read(&path).unwrap();
+        let (from, seen) = (Duration::from_micros(1), Duration::from_micros(1500));
+        let what = What::Stale { read: Stamp::left_by(4), now: Stamp::changing(6) };
+        let told = History(&Violation { addresses: 0x1000..0x2000, from, seen, what }, &trace).to_string();
+        assert_eq!(
+            told,
+            "P1 broken at 1000..2000, seen 1.500 ms into the replay\n  \
+             a build, begun at 0.001 ms, read the cell as it was left by \
+             line 4, mmap from 4118.9 to 4122.4 us on thread 0\n  \
+             it was let install that, but the cell is now being changed by \
+             line 6, munmap from 4139.0 to 4142.6 us on thread 0"
+        );
     }
 }

@@ -66,7 +66,7 @@ fn run_all(trace: &Trace, options: &Options) -> io::Result<ExitCode> {
     let mut reports = Vec::new();
     let mut waits = Vec::new();
     for &kind in options.engines() {
-        let bar = progress(kind, trace.calls.len());
+        let bar = progress(kind, trace.calls.len() as u64 * options.passes());
         let outcome = run::replay(kind, trace, options, |done| bar.set_position(done));
         bar.finish_and_clear();
         for violation in &outcome.found.first {
@@ -77,7 +77,7 @@ fn run_all(trace: &Trace, options: &Options) -> io::Result<ExitCode> {
             print_json(&report)?;
         }
         reports.push(report);
-        waits.push((kind, outcome.work.tally.begin));
+        waits.push((kind, outcome.tally.begin));
     }
     if !options.json {
         print_table(&reports)?;

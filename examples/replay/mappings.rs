@@ -1,7 +1,7 @@
 //! What the traced program has mapped, and a subscription for each mapping or window of one.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -71,6 +71,13 @@ pub(crate) struct Counts {
     pub(crate) most: usize,
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.made += other.made;
+        self.most = self.most.max(other.most);
+    }
+}
+
 impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
     pub(crate) fn new(engine: &'a E, window: Option<u64>, janitor: Sender<E::Sub>) -> Self {
         let table = RwLock::new(Table { live: BTreeMap::new(), ongoing: Vec::new(), counts: Counts::default() });
@@ -123,6 +130,7 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
         for live in &gone {
             let old = &live.region;
             table.live.remove(&old.range().start);
+            old.unmapped();
             let sides = [old.range().start..range.start, range.end..old.range().end];
             for side in sides.into_iter().filter(|side| !side.is_empty()) {
                 self.add(table, side, line);
@@ -204,4 +212,106 @@ fn windows(range: Range<u64>, window: Option<u64>) -> impl Iterator<Item = Range
         start = next;
         (!part.is_empty()).then_some(part)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rival::Interval;
+    use crate::trace::Effect;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    const PAGE: u64 = 0x1000;
+
+    fn call(line: u64, effect: Effect) -> Call {
+        Call { line, thread: 0, op: "mmap".to_owned(), begin: Duration::ZERO, end: Duration::ZERO, effect }
+    }
+
+    fn map(range: Range<u64>) -> Effect {
+        Effect { map: range, ..Effect::default() }
+    }
+
+    fn unmap(range: Range<u64>) -> Effect {
+        Effect { change: range.clone(), unmap: range, ..Effect::default() }
+    }
+
+    /// The regions that are left after these calls, one after the other.
+    fn left_after(window: Option<u64>, effects: &[Effect]) -> Vec<Range<u64>> {
+        let (engine, (janitor, retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, window, janitor);
+        for (line, effect) in (1..).zip(effects) {
+            let call = call(line, effect.clone());
+            mappings.change(&call);
+            drop(mappings.apply(&call));
+        }
+        let left = mappings.overlapping(&(0..u64::MAX)).iter().rev().map(|live| live.region.range().clone()).collect();
+        let made = mappings.counts().made;
+        drop(mappings);
+        assert_eq!(retired.iter().count(), made, "every subscription goes to the janitor");
+        left
+    }
+
+    #[test]
+    fn an_unmap_cuts_what_sticks_out() {
+        // mapped  1---------5      7--8
+        // unmapped     3-------6
+        let mapped = [map(PAGE..5 * PAGE), map(7 * PAGE..8 * PAGE)];
+        let cut = [&mapped[..], &[unmap(3 * PAGE..6 * PAGE)]].concat();
+        assert_eq!(left_after(None, &cut), [PAGE..3 * PAGE, 7 * PAGE..8 * PAGE]);
+        let hole = [&mapped[..], &[unmap(2 * PAGE..3 * PAGE)]].concat();
+        assert_eq!(left_after(None, &hole), [PAGE..2 * PAGE, 3 * PAGE..5 * PAGE, 7 * PAGE..8 * PAGE]);
+        let all = [&mapped[..], &[unmap(0..9 * PAGE)]].concat();
+        assert_eq!(left_after(None, &all), []);
+    }
+
+    #[test]
+    fn a_mapping_replaces_what_the_trace_forgot_to_unmap() {
+        let left = left_after(None, &[map(PAGE..5 * PAGE), map(2 * PAGE..9 * PAGE)]);
+        assert_eq!(left, [PAGE..2 * PAGE, 2 * PAGE..9 * PAGE]);
+    }
+
+    #[test]
+    fn windows_lie_where_the_address_space_has_them() {
+        let window = Some(4 * PAGE);
+        let left = left_after(window, &[map(3 * PAGE..9 * PAGE), unmap(5 * PAGE..6 * PAGE)]);
+        assert_eq!(left, [3 * PAGE..4 * PAGE, 4 * PAGE..5 * PAGE, 6 * PAGE..8 * PAGE, 8 * PAGE..9 * PAGE]);
+        assert_eq!(windows(0..0, window).count(), 0);
+        assert_eq!(windows(5..u64::MAX, None).collect::<Vec<_>>(), [5..u64::MAX]);
+    }
+
+    #[test]
+    fn what_another_call_is_at_says_so_in_the_new_region_too() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        mappings.apply(&call(1, map(0..4 * PAGE)));
+        let protect = call(2, Effect { change: 3 * PAGE..4 * PAGE, ..Effect::default() });
+        let cut = call(3, unmap(0..PAGE));
+        mappings.change(&protect);
+        mappings.change(&cut);
+        drop(mappings.apply(&cut));
+        let stamps = || {
+            let live = mappings.read().covering(PAGE).unwrap();
+            (0..3).map(|cell| live.region.stamp(cell)).collect::<Vec<_>>()
+        };
+        assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::changing(2)]);
+        mappings.apply(&protect);
+        assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::left_by(2)]);
+    }
+
+    #[test]
+    fn faults_are_where_the_program_was_lately() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        let mut random = fastrand::Rng::with_seed(1);
+        assert!(mappings.pick(&mut random).is_none());
+        mappings.apply(&call(1, map(0..PAGE)));
+        for line in 2..2 + RECENT as u64 {
+            mappings.apply(&call(line, map(line * PAGE..(line + 1) * PAGE)));
+        }
+        for _ in 0..1000 {
+            let (live, address) = mappings.pick(&mut random).unwrap();
+            assert!(live.region.range().contains(&address) && address >= 2 * PAGE);
+        }
+    }
 }

@@ -29,6 +29,10 @@ pub(crate) struct Options {
     #[arg(long, allow_negative_numbers = true, value_parser = speed)]
     pub(crate) speed: Option<f64>,
 
+    /// How often the program runs [default: 20 times, once with --speed].
+    #[arg(long, allow_negative_numbers = true, value_parser = value_parser!(u64).range(1..=100_000))]
+    passes: Option<u64>,
+
     /// A subscription for each window of this size of a mapping, such as 2M [default: one for each mapping].
     #[arg(long, value_parser = size)]
     pub(crate) window: Option<u64>,
@@ -77,6 +81,10 @@ impl Options {
         if self.engines.is_empty() { Kind::value_variants() } else { &self.engines }
     }
 
+    pub(crate) fn passes(&self) -> u64 {
+        self.passes.unwrap_or(if self.speed.is_some() { 1 } else { 20 })
+    }
+
     pub(crate) fn build_latency(&self) -> Duration {
         Duration::from_micros(self.build_latency_us)
     }
@@ -117,6 +125,7 @@ mod tests {
         assert_eq!(options.engines().len(), 4);
         assert_eq!((options.builders, options.build_latency()), (2, Duration::from_micros(100)));
         assert_eq!((options.speed, options.window, options.wrong), (None, None, false));
+        assert_eq!(options.passes(), 20);
     }
 
     #[test]
@@ -126,6 +135,7 @@ mod tests {
         assert_eq!(options.engines(), [Kind::Kernel, Kind::Interval]);
         assert_eq!((options.speed, options.window, options.builders), (Some(0.5), Some(65_536), 0));
         assert!(options.json);
+        assert_eq!((options.passes(), parse("a --speed 1 --passes 3").unwrap().passes()), (1, 3));
         for (text, bytes) in [("4096", 4096), ("2M", 2 << 20), ("1G", 1 << 30)] {
             assert_eq!(size(text), Ok(bytes));
         }
@@ -148,6 +158,7 @@ mod tests {
             "a --builders -1",
             "a --builders 65",
             "a --build-latency-us 1000001",
+            "a --passes 0",
             "a --speed 0",
             "a --speed -1",
             "a --speed NaN",

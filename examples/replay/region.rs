@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PAGE: u64 = 4096;
@@ -74,6 +74,9 @@ pub(crate) struct Region {
     held: Mutex<Held>,
     /// How many invalidations have called back.
     collisions: AtomicU64,
+    /// How many of them while the region was mapped.
+    hits: AtomicU64,
+    mapped: AtomicBool,
     /// How many overlapping invalidations are open: raised before the start, lowered after the end.
     open: AtomicUsize,
 }
@@ -87,7 +90,16 @@ impl Region {
         let part = |cell| cell_of(&range, grain, cell);
         let stamps: Box<_> = (0..count).map(|cell| AtomicU64::new(stamp(part(cell)).0.get())).collect();
         let held = Mutex::new(Held(vec![None; stamps.len()].into()));
-        Region { range, grain, stamps, held, collisions: AtomicU64::new(0), open: AtomicUsize::new(0) }
+        Region {
+            range,
+            grain,
+            stamps,
+            held,
+            collisions: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            mapped: AtomicBool::new(true),
+            open: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn range(&self) -> &Range<u64> {
@@ -133,7 +145,18 @@ impl Region {
         held.remove(self.cells(range));
         let answer = set_seq(&mut held);
         self.collisions.fetch_add(1, SeqCst);
+        self.hits.fetch_add(u64::from(self.mapped.load(SeqCst)), SeqCst);
         answer
+    }
+
+    /// The owner has unmapped it. Until its subscription has ended too it is still called back.
+    pub(crate) fn unmapped(&self) {
+        self.mapped.store(false, SeqCst);
+    }
+
+    /// How many invalidations have called back while it was mapped.
+    pub(crate) fn hits(&self) -> u64 {
+        self.hits.load(SeqCst)
     }
 
     pub(crate) fn collisions(&self) -> u64 {

@@ -18,12 +18,13 @@ pub(crate) struct Report {
     pub(crate) engine: Kind,
     seconds: f64,
     threads: usize,
-    /// Calls replayed, of both halves each.
-    events: usize,
+    /// Calls replayed, both halves of each, in all passes.
+    events: u64,
     events_per_s: f64,
     subscriptions: usize,
     most_subscriptions: usize,
-    invalidations: usize,
+    invalidations: u64,
+    /// Of subscriptions to what was mapped; between an unmap and the unsubscribe there may be more.
     callbacks: u64,
     hits_per_invalidation: f64,
     builders: u64,
@@ -40,30 +41,32 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(kind: Kind, trace: &Trace, options: &Options, outcome: &Outcome) -> Self {
-        let Outcome { work, retired, found } = outcome;
-        let invalidations = trace.calls.iter().filter(|call| !call.effect.change.is_empty()).count();
-        let seconds = work.took.as_secs_f64();
+        let Outcome { took, subscriptions, hits, tally, unsubscribe, found } = outcome;
+        let passes = options.passes();
+        let invalidations = trace.calls.iter().filter(|call| !call.effect.change.is_empty()).count() as u64 * passes;
+        let events = trace.calls.len() as u64 * passes;
+        let seconds = took.as_secs_f64();
         Report {
             trace: trace.name.clone(),
             engine: kind,
             seconds: rounded(seconds, 6),
             threads: trace.threads.len(),
-            events: trace.calls.len(),
-            events_per_s: (trace.calls.len() as f64 / seconds).round(),
-            subscriptions: work.subscriptions.made,
-            most_subscriptions: work.subscriptions.most,
+            events,
+            events_per_s: (events as f64 / seconds).round(),
+            subscriptions: subscriptions.made,
+            most_subscriptions: subscriptions.most,
             invalidations,
-            callbacks: retired.callbacks,
-            hits_per_invalidation: rounded(retired.callbacks as f64 / invalidations.max(1) as f64, 3),
+            callbacks: *hits,
+            hits_per_invalidation: rounded(*hits as f64 / invalidations.max(1) as f64, 3),
             builders: options.builders,
-            builds: work.tally.builds(),
-            commits: work.tally.commits,
-            true_retries: work.tally.true_retries,
-            false_retries: work.tally.false_retries,
-            needless_waits: work.tally.needless_waits,
-            begin_us: work.tally.begin.percentiles(),
-            build_us: work.tally.build.percentiles(),
-            unsubscribe_us: retired.unsubscribe.percentiles(),
+            builds: tally.builds(),
+            commits: tally.commits,
+            true_retries: tally.true_retries,
+            false_retries: tally.false_retries,
+            needless_waits: tally.needless_waits,
+            begin_us: tally.begin.percentiles(),
+            build_us: tally.build.percentiles(),
+            unsubscribe_us: unsubscribe.percentiles(),
             violations: found.count,
         }
     }
@@ -110,11 +113,12 @@ const ROWS: [&str; 13] = [
 pub(crate) fn title(trace: &Trace, options: &Options) -> String {
     let (calls, threads, length) = (trace.calls.len(), trace.threads.len(), trace.length().as_secs_f64());
     let pace = options.speed.map_or("as fast as its order allows".to_owned(), |speed| format!("at speed {speed}"));
+    let passes = options.passes();
     let unit = options.window.map_or("mapping".to_owned(), |size| format!("{} KiB of a mapping", size / 1024));
     let (builders, latency) = (options.builders, options.build_latency().as_micros());
     let wrong = if options.wrong { ", none asks for a retry" } else { "" };
     format!(
-        "{}: {calls} calls by {threads} threads in {length:.1} s, {pace}; a subscription per {unit}; \
+        "{}: {calls} calls by {threads} threads in {length:.1} s, {passes} times, {pace}; a subscription per {unit}; \
          {builders} builders, a build takes {latency} us{wrong}",
         trace.name
     )
@@ -140,12 +144,12 @@ pub(crate) fn print_json(report: &Report) -> io::Result<()> {
 }
 
 /// A bar for one engine; nothing is drawn unless stderr is a terminal.
-pub(crate) fn progress(kind: Kind, calls: usize) -> ProgressBar {
+pub(crate) fn progress(kind: Kind, calls: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{prefix:12} [{bar:40}] {pos} of {len} calls").expect("a valid template");
-    ProgressBar::new(calls as u64).with_style(style.progress_chars("=> ")).with_prefix(kind.name())
+    ProgressBar::new(calls).with_style(style.progress_chars("=> ")).with_prefix(kind.name())
 }
 
 /// Three digits, if it is small.

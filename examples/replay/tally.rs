@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// What builders did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// Faults served, that is, builds that were installed.
     pub(crate) commits: u64,
@@ -23,17 +23,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
-        Tally {
-            commits: 0,
-            true_retries: 0,
-            false_retries: 0,
-            needless_waits: 0,
-            begin: Times::new(),
-            build: Times::new(),
-        }
-    }
-
     pub(crate) fn begun(&mut self, took: Duration, needless: bool) {
         self.begin.add(took);
         self.needless_waits += u64::from(needless);
@@ -76,11 +65,13 @@ pub(crate) struct Percentiles {
     pub(crate) max: f64,
 }
 
-impl Times {
-    pub(crate) fn new() -> Self {
+impl Default for Times {
+    fn default() -> Self {
         Times(Histogram::new(3).expect("three digits are allowed"))
     }
+}
 
+impl Times {
     pub(crate) fn add(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).expect("nobody waits for centuries");
         self.0.record(nanos).expect("the histogram grows");
@@ -91,10 +82,14 @@ impl Times {
         self.0.value_at_percentile(percent) as f64 / 1e3
     }
 
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     pub(crate) fn percentiles(&self) -> Percentiles {
         Percentiles { p50: self.percentile(50.0), p99: self.percentile(99.0), max: self.0.max() as f64 / 1e3 }
     }
-
 }
 
 impl AddAssign for Times {
