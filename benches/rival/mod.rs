@@ -10,7 +10,7 @@
 //!
 //! Everything here keeps the same promise (nothing stale is committed, nothing stays mapped inside an invalidation), so
 //! that speed, false retries and waits can be compared. `tests/rivals.rs` holds each of them against a plain list.
-#![allow(dead_code, unreachable_pub, reason = "each program that includes it uses a part of it")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each program that includes it uses a part of it")]
 
 mod global_seq;
 mod interval;

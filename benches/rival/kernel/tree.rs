@@ -85,7 +85,7 @@ impl<T> Node<T> {
 
     /// The first that overlaps in the subtree below; its `max` reaches `first`.
     #[inline]
-    fn search<'a>(mut self: &'a Node<T>, first: u64, last: u64) -> Option<&'a Node<T>> {
+    fn search(mut self: &Self, first: u64, last: u64) -> Option<&Self> {
         loop {
             if let Some(left) = self.children[LEFT].get() {
                 if left.max.load(Relaxed) >= first {
@@ -106,7 +106,7 @@ impl<T> Node<T> {
 
     /// The next that overlaps, in ascending order.
     #[inline]
-    pub(super) fn next_overlap<'a>(mut self: &'a Node<T>, first: u64, last: u64) -> Option<&'a Node<T>> {
+    pub(super) fn next_overlap(mut self: &Self, first: u64, last: u64) -> Option<&Self> {
         loop {
             if let Some(right) = self.children[RIGHT].get() {
                 if right.max.load(Relaxed) >= first {

@@ -1,0 +1,77 @@
+//! Lines to a reader: as JSON, or as a table.
+
+use crate::burst::{BURSTS, DISTURBED};
+use crate::line::Line;
+use crate::machine;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The pair of lock and unlock of an uncontended spin lock where perf.md was measured, in nanoseconds.
+pub(crate) const REFERENCE_PAIR: f64 = 5.2;
+
+pub(crate) struct Report {
+    json: bool,
+    /// How much slower than there such a pair is here.
+    scale: f64,
+    missed: Vec<String>,
+    met: usize,
+}
+
+impl Report {
+    pub(crate) fn new(json: bool, pair: f64) -> Self {
+        let scale = pair / REFERENCE_PAIR;
+        if !json {
+            println!("load {}, {} cores, spin lock and unlock {pair:.2} ns", machine::load(), machine::cores());
+            println!("limit: what cannot be avoided (perf.md, section 4), times {scale:.2} for this machine's atomics");
+            println!(
+                "{:<18} {:>8} {:>3} {:<20} {:>10} {:>10} {:>9} {:>8}  target",
+                "workload", "n", "thr", "rival", "ours ns", "rival ns", "ratio", "limit"
+            );
+        }
+        Report { json, scale, missed: Vec::new(), met: 0 }
+    }
+
+    pub(crate) fn line(&mut self, line: Line) {
+        let verdict = line.verdict();
+        if let Some(verdict) = &verdict {
+            match verdict.met {
+                true => self.met += 1,
+                false => self.missed.push(format!("{}: {}", what(&line), verdict.target)),
+            }
+        }
+        if self.json {
+            println!("{}", serde_json::to_string(&line).expect("numbers and names"));
+            return;
+        }
+        let limit = line.limit().map_or(String::new(), |limit| format!("{:.1}", limit * self.scale));
+        let target = verdict.map_or(String::new(), |verdict| {
+            format!("{} {}", verdict.target, if verdict.met { "met" } else { "MISSED" })
+        });
+        let Line { n, threads, rival, ours_ns, rival_ns, ratio, .. } = line;
+        println!(
+            "{:<18} {n:>8} {threads:>3} {rival:<20} {ours_ns:>10.2} {rival_ns:>10.2} {ratio:>8.2}x {limit:>8}  {target}",
+            line.workload
+        );
+        if !line.more.is_empty() {
+            let more: Vec<_> = line.more.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            println!("    {}", more.join(", "));
+        }
+    }
+
+    /// On stderr, for whoever watches: the numbers are on stdout.
+    pub(crate) fn end(&self) {
+        let (disturbed, bursts) = (DISTURBED.load(Relaxed), BURSTS.load(Relaxed));
+        eprintln!(
+            "\n{} targets met, {} missed; {disturbed} of {bursts} bursts disturbed; load {}",
+            self.met,
+            self.missed.len(),
+            machine::load()
+        );
+        self.missed.iter().for_each(|missed| eprintln!("  missed: {missed}"));
+    }
+}
+
+fn what(line: &Line) -> String {
+    let measure = line.more.get("measure").and_then(serde_json::Value::as_str).unwrap_or_default();
+    let Line { workload, n, threads, rival, ratio, .. } = line;
+    format!("{workload} {measure} n {n} threads {threads} against {rival}, {ratio:.2}x")
+}
