@@ -23,6 +23,7 @@ mod mappings;
 mod options;
 mod order;
 mod owner;
+mod picture;
 mod region;
 mod report;
 #[allow(unused_imports, reason = "some rivals are for the benches")]
@@ -36,8 +37,9 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::check::History;
-use crate::options::Options;
-use crate::report::{Report, print_json, print_table, progress, title};
+use crate::options::{Kind, Options};
+use crate::report::{Report, picture_title, print_json, print_table, progress, title};
+use crate::tally::Times;
 use crate::trace::Trace;
 
 fn main() -> ExitCode {
@@ -63,30 +65,32 @@ fn run_all(trace: &Trace, options: &Options) -> io::Result<ExitCode> {
     if trace.failed > 0 {
         eprintln!("replay: {} calls failed and are left out", trace.failed);
     }
-    let mut reports = Vec::new();
-    let mut waits = Vec::new();
-    for &kind in options.engines() {
-        let bar = progress(kind, trace.calls.len() as u64 * options.passes());
-        let outcome = run::replay(kind, trace, options, |done| bar.set_position(done));
-        bar.finish_and_clear();
-        for violation in &outcome.found.first {
-            eprintln!("replay: {}: {}", kind.name(), History(violation, trace));
-        }
-        let report = Report::new(kind, trace, options, &outcome);
-        if options.json {
-            print_json(&report)?;
-        }
-        reports.push(report);
-        waits.push((kind, outcome.tally.begin));
-    }
+    let run = |&kind| run_one(kind, trace, options);
+    let runs: Vec<_> = options.engines().iter().map(run).collect::<io::Result<_>>()?;
     if !options.json {
-        print_table(&reports)?;
+        print_table(runs.iter().map(|(report, _)| report))?;
     }
     if let Some(file) = &options.svg {
-        std::fs::write(file, chart::of_waits(trace, &waits)).map_err(|error| naming(file, &error))?;
+        let picture = picture::of_begins(&picture_title(trace, options), &runs);
+        std::fs::write(file, picture).map_err(|error| naming(file, &error))?;
     }
-    let broken = reports.iter().any(|report| report.violations > 0);
+    let broken = runs.iter().any(|(report, _)| report.violations > 0);
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What one engine did, and how long its begins took.
+fn run_one(kind: Kind, trace: &Trace, options: &Options) -> io::Result<(Report, Times)> {
+    let bar = progress(kind, trace.calls.len() as u64 * options.passes());
+    let outcome = run::replay(kind, trace, options, |done| bar.set_position(done));
+    bar.finish_and_clear();
+    for violation in &outcome.found.first {
+        eprintln!("replay: {}: {}", kind.name(), History(violation, trace));
+    }
+    let report = Report::new(kind, trace, options, &outcome);
+    if options.json {
+        print_json(&report)?;
+    }
+    Ok((report, outcome.tally.begin))
 }
 
 /// The same error, saying which file it is about.

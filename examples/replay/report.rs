@@ -28,7 +28,7 @@ pub(crate) struct Report {
     callbacks: u64,
     hits_per_invalidation: f64,
     builders: u64,
-    builds: u64,
+    pub(crate) builds: u64,
     commits: u64,
     true_retries: u64,
     pub(crate) false_retries: u64,
@@ -124,9 +124,16 @@ pub(crate) fn title(trace: &Trace, options: &Options) -> String {
     )
 }
 
+/// The same in short.
+pub(crate) fn picture_title(trace: &Trace, options: &Options) -> String {
+    let (builders, latency) = (options.builders, options.build_latency().as_micros());
+    let pace = options.speed.map_or("as fast as it goes".to_owned(), |speed| format!("at speed {speed}"));
+    format!("{}, replayed {pace} beside {builders} builders of {latency} us", trace.name)
+}
+
 /// All engines side by side.
-pub(crate) fn print_table(reports: &[Report]) -> io::Result<()> {
-    let columns: Vec<_> = reports.iter().map(Report::column).collect();
+pub(crate) fn print_table<'a>(reports: impl Iterator<Item = &'a Report>) -> io::Result<()> {
+    let columns: Vec<_> = reports.map(Report::column).collect();
     let mut out = io::stdout().lock();
     for (row, name) in ROWS.iter().enumerate() {
         write!(out, "{name:<31}")?;
