@@ -44,6 +44,9 @@ impl<M: Default + Send + Sync + 'static> Lock<M> for parking_lot::RwLock<M> {
     }
 }
 
+/// A few microseconds.
+const SPINS: u32 = 100;
+
 /// The sequence and the count, and those who wait for the count to be zero.
 #[derive(Default)]
 struct Clock {
@@ -87,8 +90,15 @@ impl Clock {
         }
     }
 
+    /// Looks for a while before it sleeps: most invalidations are short.
     #[cold]
     fn wait(&self) {
+        for _ in 0..SPINS {
+            if self.active.load(SeqCst) == 0 {
+                return;
+            }
+            std::hint::spin_loop();
+        }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiters.fetch_add(1, SeqCst);
         while self.active.load(SeqCst) != 0 {

@@ -98,7 +98,8 @@ impl Line {
         }
     }
 
-    /// What cannot be avoided (perf.md, section 4), in nanoseconds on the machine it was derived on.
+    /// What cannot be avoided, in nanoseconds on the machine it was derived on: loads and atomic operations that any design
+    /// needs, and cache misses that any tree of this size has.
     pub(crate) fn limit(&self) -> Option<f64> {
         let by_size = |limits: [f64; 3]| match self.n {
             100 => Some(limits[0]),

@@ -1,33 +1,28 @@
 //! Lines to a reader: as JSON, or as a table.
 
 use crate::burst::{BURSTS, DISTURBED};
+use crate::check::REFERENCE_PAIR;
 use crate::line::Line;
 use crate::machine;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The pair of lock and unlock of an uncontended spin lock where perf.md was measured, in nanoseconds.
-pub(crate) const REFERENCE_PAIR: f64 = 5.2;
-
 pub(crate) struct Report {
     json: bool,
-    /// How much slower than there such a pair is here.
-    scale: f64,
     missed: Vec<String>,
     met: usize,
 }
 
 impl Report {
     pub(crate) fn new(json: bool, pair: f64) -> Self {
-        let scale = pair / REFERENCE_PAIR;
         if !json {
             println!("load {}, {} cores, spin lock and unlock {pair:.2} ns", machine::load(), machine::cores());
-            println!("limit: what cannot be avoided (perf.md, section 4), times {scale:.2} for this machine's atomics");
+            println!("limit: what cannot be avoided, derived where such a pair takes {REFERENCE_PAIR} ns");
             println!(
                 "{:<18} {:>8} {:>3} {:<20} {:>10} {:>10} {:>9} {:>8}  target",
                 "workload", "n", "thr", "rival", "ours ns", "rival ns", "ratio", "limit"
             );
         }
-        Report { json, scale, missed: Vec::new(), met: 0 }
+        Report { json, missed: Vec::new(), met: 0 }
     }
 
     pub(crate) fn line(&mut self, line: Line) {
@@ -42,7 +37,7 @@ impl Report {
             println!("{}", serde_json::to_string(&line).expect("numbers and names"));
             return;
         }
-        let limit = line.limit().map_or(String::new(), |limit| format!("{:.1}", limit * self.scale));
+        let limit = line.limit().map_or(String::new(), |limit| format!("{limit:.1}"));
         let target = verdict.map_or(String::new(), |verdict| {
             format!("{} {}", verdict.target, if verdict.met { "met" } else { "MISSED" })
         });

@@ -31,8 +31,8 @@ impl<T> Place<T> {
     }
 }
 
-/// The first block; each further one is twice as large as the one before, so that there are few.
-const FIRST_BLOCK: usize = 64;
+/// The least that a block holds; later ones hold an eighth of all so far, so that they are few and little is unused.
+const BLOCK: usize = 64;
 
 pub(super) struct Arena<T> {
     /// Capacity only: what is in use belongs to whoever holds its place, and is forgotten with the arena.
@@ -71,7 +71,8 @@ impl<T> Arena<T> {
 
     #[cold]
     fn grow(&mut self) {
-        let mut block = Vec::with_capacity(FIRST_BLOCK << self.blocks.len());
+        let so_far: usize = self.blocks.iter().map(Vec::capacity).sum();
+        let mut block = Vec::with_capacity(BLOCK.max(so_far / 8));
         // Backwards, so that they are handed out in ascending order.
         self.free.extend(block.spare_capacity_mut().iter_mut().rev().map(|node| Place(NonNull::from(node).cast())));
         self.blocks.push(block);

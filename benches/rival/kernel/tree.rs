@@ -188,10 +188,16 @@ impl<T> Tree<T> {
             if at.max.load(Relaxed) < node.last {
                 at.max.store(node.last, Relaxed);
             }
-            side = usize::from(node.first >= at.first);
-            leftmost &= side == LEFT;
             parent = Some(at);
-            below = at.children[side].get();
+            // A branch, not an index: it is guessed, and the next node is on its way before this one is looked at.
+            if node.first < at.first {
+                side = LEFT;
+                below = at.children[LEFT].get();
+            } else {
+                side = RIGHT;
+                leftmost = false;
+                below = at.children[RIGHT].get();
+            }
         }
         node.parent.set(parent);
         node.linked.store(true, Relaxed);
