@@ -9,8 +9,9 @@ use crate::mappings::{Live, Mappings, Mirrored};
 use crate::rival::Engine;
 use crate::tally::Tally;
 
-/// A begin that takes longer has waited, or the processor was taken away from it.
-const WAITED: Duration = Duration::from_micros(1);
+/// A begin that takes longer has waited, or the processor was taken away from it: to be woken takes longer than this, and
+/// to read a few cold cache lines does not.
+const WAITED: Duration = Duration::from_micros(10);
 
 /// What the builders share.
 pub(crate) struct Builders<'a, E: Engine<Mirrored>> {

@@ -58,7 +58,9 @@ pub(crate) struct Mappings<'a, E: Engine<Mirrored>> {
 struct Table<S> {
     /// By their first address.
     live: BTreeMap<u64, Shared<S>>,
-    /// The calls that are at it: what they change, and their lines.
+    /// The calls between open and close: what they change, and their lines.
+    open: Vec<(Range<u64>, u64)>,
+    /// Those of them that are at it, between change and apply.
     ongoing: Vec<(Range<u64>, u64)>,
     counts: Counts,
 }
@@ -80,7 +82,12 @@ impl AddAssign for Counts {
 
 impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
     pub(crate) fn new(engine: &'a E, window: Option<u64>, janitor: Sender<E::Sub>) -> Self {
-        let table = RwLock::new(Table { live: BTreeMap::new(), ongoing: Vec::new(), counts: Counts::default() });
+        let table = RwLock::new(Table {
+            live: BTreeMap::new(),
+            open: Vec::new(),
+            ongoing: Vec::new(),
+            counts: Counts::default(),
+        });
         Mappings { engine, window, janitor, table, recent: Mutex::default() }
     }
 
@@ -88,9 +95,19 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
         self.read().counts
     }
 
-    /// The regions that have an address of `range`.
-    pub(crate) fn overlapping(&self, range: &Range<u64>) -> Vec<Shared<E::Sub>> {
-        self.read().overlapping(range)
+    /// Says in all regions of a call's range that a begin may have to wait from now on. To be called before the start.
+    pub(crate) fn open(&self, call: &Call) {
+        let range = &call.effect.change;
+        let mut table = self.write();
+        table.open.push((range.clone(), call.line));
+        table.overlapping(range).iter().for_each(|live| live.region.opened());
+    }
+
+    /// Takes it back, also in those that have come meanwhile. To be called after the end.
+    pub(crate) fn close(&self, call: &Call) {
+        let mut table = self.write();
+        table.open.retain(|(_, line)| *line != call.line);
+        table.overlapping(&call.effect.change).iter().for_each(|live| live.region.closed());
     }
 
     /// A call is about to change its range: from here to its return the cells say so. Gives the regions concerned.
@@ -142,6 +159,7 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
     /// A new region, that the call in this line leaves there.
     fn add(&self, table: &mut Table<E::Sub>, range: Range<u64>, line: u64) {
         let region = Arc::new(Region::new(range, |cell| table.stamp(&cell, line)));
+        table.open.iter().filter(|(other, _)| overlap(other, region.range())).for_each(|_| region.opened());
         let sub = self.engine.subscribe(region.range().clone(), Mirrored(Arc::clone(&region)));
         let start = region.range().start;
         let live = Live { region, sub: Some(sub), janitor: self.janitor.clone() };
@@ -192,14 +210,20 @@ impl<S> Table<S> {
 
     /// What a new cell says, which the call in this line leaves there; another call may be at it.
     fn stamp(&self, cell: &Range<u64>, line: u64) -> Stamp {
-        let at_it = |(range, _): &&(Range<u64>, u64)| range.start < cell.end && cell.start < range.end;
-        self.ongoing.iter().find(at_it).map_or(Stamp::left_by(line), |&(_, other)| Stamp::changing(other))
+        self.ongoing
+            .iter()
+            .find(|(range, _)| overlap(range, cell))
+            .map_or(Stamp::left_by(line), |&(_, other)| Stamp::changing(other))
     }
 
     fn covering(&self, address: u64) -> Option<Shared<S>> {
         let (_, live) = self.live.range(..=address).next_back()?;
         live.region.range().contains(&address).then(|| Arc::clone(live))
     }
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 /// The parts of `range` that lie in different windows of the address space; all of it, if there are none.
@@ -245,7 +269,8 @@ mod tests {
             mappings.change(&call);
             drop(mappings.apply(&call));
         }
-        let left = mappings.overlapping(&(0..u64::MAX)).iter().rev().map(|live| live.region.range().clone()).collect();
+        let left =
+            mappings.read().overlapping(&(0..u64::MAX)).iter().rev().map(|live| live.region.range().clone()).collect();
         let made = mappings.counts().made;
         drop(mappings);
         assert_eq!(retired.iter().count(), made, "every subscription goes to the janitor");
@@ -297,6 +322,22 @@ mod tests {
         assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::changing(2)]);
         mappings.apply(&protect);
         assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::left_by(2)]);
+    }
+
+    #[test]
+    fn a_begin_may_wait_while_an_overlapping_call_is_open() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        let replace = call(2, Effect { change: 0..PAGE, unmap: 0..PAGE, map: 0..PAGE });
+        mappings.apply(&call(1, map(0..2 * PAGE)));
+        let is_open = |address| mappings.read().covering(address).unwrap().region.is_open();
+        assert!(!is_open(0));
+        mappings.open(&replace);
+        assert!(is_open(0));
+        drop(mappings.apply(&replace));
+        assert_eq!((is_open(0), is_open(PAGE)), (true, false), "what has come meanwhile knows it, too");
+        mappings.close(&replace);
+        assert!(!is_open(0));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! The owner: a thread of the traced program makes its calls again.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::check::Checker;
-use crate::mappings::{Live, Mappings, Mirrored};
+use crate::mappings::{Mappings, Mirrored};
 use crate::order::{Order, Turn};
 use crate::rival::Engine;
 use crate::trace::Call;
+
+/// By how much a sleep may come late.
+const LATE: Duration = Duration::from_micros(100);
 
 /// When the steps of a replay are due.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +28,16 @@ impl Pace<'_> {
         self.start.get_or_init(Instant::now).elapsed()
     }
 
+    /// Sleeps for as long as a sleep is good for, and spins for the rest: a call works while it lasts.
     fn wait_until(&self, time: Duration) {
-        if let Some(speed) = self.speed {
-            let due = time.div_f64(speed);
-            thread::sleep(due.saturating_sub(self.elapsed()));
+        let Some(speed) = self.speed else { return };
+        let due = time.div_f64(speed);
+        loop {
+            match due.saturating_sub(self.elapsed()) {
+                Duration::ZERO => return,
+                left if left > LATE => thread::sleep(left - LATE),
+                _ => std::hint::spin_loop(),
+            }
         }
     }
 }
@@ -58,37 +67,28 @@ impl<E: Engine<Mirrored>> Owners<'_, E> {
     fn call(&self, thread: usize, call: &Call, turn: &Turn) {
         self.pace.wait_until(call.begin);
         self.order.wait_to_begin(turn, thread);
-        let Started { open, concerned } = self.start(call);
+        let open = (!call.effect.change.is_empty()).then(|| self.start(call));
         self.order.has_begun(turn);
 
         self.pace.wait_until(call.end);
         self.order.wait_to_return(turn, thread);
         let gone = self.mappings.apply(call);
-        drop(open);
-        concerned.iter().for_each(|live| live.region.closed());
+        if open.is_some() {
+            drop(open);
+            self.mappings.close(call);
+        }
         drop(gone);
         self.order.has_returned(turn);
     }
 
     /// The first half of the bracket: when it returns, no mirror may hold anything of the range.
-    fn start(&self, call: &Call) -> Started<'_, E> {
-        let range = &call.effect.change;
-        if range.is_empty() {
-            return Started { open: None, concerned: Vec::new() };
-        }
-        let from = Instant::now();
-        let concerned = self.mappings.overlapping(range);
-        concerned.iter().for_each(|live| live.region.opened());
+    fn start(&self, call: &Call) -> E::Open<'_> {
+        let (range, from) = (&call.effect.change, Instant::now());
+        self.mappings.open(call);
         let open = self.engine.start(range.clone());
         for live in self.mappings.change(call) {
             self.checker.started(&live.region, range, call.line, from);
         }
-        Started { open: Some(open), concerned }
+        open
     }
-}
-
-struct Started<'a, E: Engine<Mirrored>> {
-    open: Option<E::Open<'a>>,
-    /// The regions of which it is known that it is open.
-    concerned: Vec<Arc<Live<E::Sub>>>,
 }

@@ -15,7 +15,7 @@ pub(crate) struct Tally {
     pub(crate) true_retries: u64,
     /// Builds thrown away, and there was none.
     pub(crate) false_retries: u64,
-    /// Begins that took more than a microsecond, and no overlapping invalidation was why.
+    /// Begins that took more than ten microseconds, and no overlapping invalidation was why.
     pub(crate) needless_waits: u64,
     pub(crate) begin: Times,
     /// From the fault to the commit, with all builds in between.
