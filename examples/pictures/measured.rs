@@ -43,8 +43,12 @@ pub(crate) fn legend() -> Vec<String> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<Line>, String> {
-    let file = path.display();
+    let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
+    parse(&file, &text)
+}
+
+pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Line>, String> {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let parse = |(number, line)| serde_json::from_str(line).map_err(|error| format!("{file}:{number}: {error}"));
     lines.map(parse).collect()

@@ -13,8 +13,8 @@ pub(crate) fn picture(lines: &[Line]) -> Picture {
         }
     }
     let panels = kinds.into_iter().map(|kind| panel(&storms, kind)).collect();
-    let title = "A begin beside a storm of invalidations of other ranges, less is better".to_owned();
-    Picture { title, size: (300.0, 210.0), columns: 2, legend: legend(), panels }
+    let title = "A begin while other ranges are invalidated, less is better".to_owned();
+    Picture { title, size: (300.0, 210.0), columns: 2, same_axis: true, legend: legend(), panels }
 }
 
 fn panel(storms: &[(&Line, &Storm)], (invalidators, gap_us): (u64, u64)) -> Panel {

@@ -19,7 +19,7 @@ pub(crate) fn picture(lines: &[Line]) -> Picture {
     let size = |(workload, name)| over_size(lines, workload, name);
     let panels = OVER_THREADS.into_iter().filter_map(threads).chain(OVER_SIZE.into_iter().filter_map(size)).collect();
     let title = "Millions of operations a second, more is better".to_owned();
-    Picture { title, size: (300.0, 210.0), columns: 3, legend: legend(), panels }
+    Picture { title, size: (300.0, 210.0), columns: 3, same_axis: false, legend: legend(), panels }
 }
 
 fn over_threads(lines: &[Line], workload: &str, name: &str) -> Option<Panel> {
@@ -27,19 +27,19 @@ fn over_threads(lines: &[Line], workload: &str, name: &str) -> Option<Panel> {
     let alone = if workload == "W2" { "W1" } else { workload };
     let of_workload = |line: &&Line| line.workload == workload || (line.workload == alone && line.threads == 1);
     let lines: Vec<_> = lines.iter().filter(of_workload).filter(|line| line.n == N).collect();
-    panel(&lines, |line| line.threads, format!("{name}, {N} subscriptions"), "threads", |threads| threads.to_string())
+    panel(&lines, |line| line.threads, name, "threads, on 10,000 subscriptions", |threads| threads.to_string())
 }
 
 fn over_size(lines: &[Line], workload: &str, name: &str) -> Option<Panel> {
     let lines: Vec<_> = lines.iter().filter(|line| line.workload == workload && line.threads == 1).collect();
-    panel(&lines, |line| line.n, format!("{name}, one thread"), "subscriptions", |n| format!("1e{}", n.ilog10()))
+    panel(&lines, |line| line.n, name, "subscriptions, on one thread", thousands)
 }
 
 /// The lines over one of their fields; `None` if there is nothing to compare.
 fn panel(
     lines: &[&Line],
     field: impl Fn(&Line) -> u64,
-    title: String,
+    title: &str,
     x_label: &str,
     x_tick: impl Fn(u64) -> String,
 ) -> Option<Panel> {
@@ -56,7 +56,7 @@ fn panel(
     let ours = of(RIVALS[0].0, |line| mops(line, line.ours_ns));
     let theirs = RIVALS.map(|(rival, _)| of(rival, |line| mops(line, line.rival_ns)));
     Some(Panel {
-        title,
+        title: title.to_owned(),
         x_label: x_label.to_owned(),
         x_ticks: values.iter().map(|&value| (place(value), x_tick(value))).collect(),
         unit: |mops| format!("{mops}"),
@@ -70,4 +70,13 @@ fn mops(line: &Line, nanos: f64) -> f64 {
 
 fn log(value: u64, first: u64) -> f64 {
     (value as f64 / first as f64).ln()
+}
+
+/// A number with as few digits as it takes.
+fn thousands(n: u64) -> String {
+    match n {
+        ..1_000 => n.to_string(),
+        1_000..1_000_000 => format!("{} k", n / 1_000),
+        _ => format!("{} M", n / 1_000_000),
+    }
 }

@@ -15,8 +15,8 @@ const LEGEND_ROW: f64 = 20.0;
 const STROKES: [(&str, &str); 4] =
     [("#2f81f7", "none"), ("#d9730d", "7 3"), ("#a259d9", "2 3"), ("#1a9e77", "9 3 2 3")];
 
-/// The colours of what is not data. A page that embeds the picture decides whether it is dark.
-const STYLE: &str = "<style>text{font:12px sans-serif;fill:#57606a}.title{font-size:15px;font-weight:600}\
+/// What is not data has a grey that can be read on both; who looks at it in the dark, and says so, gets a lighter one.
+const STYLE: &str = "<style>text{font:12px sans-serif;fill:#6e7781}.title{font-size:15px;font-weight:600}\
     .panel{font-weight:600}.grid{stroke:#8c959f;stroke-opacity:.35}.line{fill:none;stroke-width:2}\
     @media(prefers-color-scheme:dark){text{fill:#b1bac4}}</style>";
 
@@ -26,6 +26,8 @@ pub(crate) struct Picture {
     pub(crate) size: (f64, f64),
     /// How many panels stand side by side.
     pub(crate) columns: usize,
+    /// Do all panels have the same range of values?
+    pub(crate) same_axis: bool,
     /// The names of the series, in the order of their colours.
     pub(crate) legend: Vec<String>,
     pub(crate) panels: Vec<Panel>,
@@ -56,7 +58,8 @@ impl Display for Picture {
         for (index, panel) in self.panels.iter().enumerate() {
             let (x, y) = ((index % columns) as f64 * self.size.0, head + (index / columns) as f64 * self.size.1);
             writeln!(f, "<g transform=\"translate({x} {y})\">")?;
-            panel.draw(f, self.size)?;
+            let panels = if self.same_axis { &self.panels[..] } else { std::slice::from_ref(panel) };
+            panel.draw(f, &Field { size: self.size, decades: decades(panels) })?;
             writeln!(f, "</g>")?;
         }
         writeln!(f, "</svg>")
@@ -99,10 +102,9 @@ impl Display for Entry<'_> {
 }
 
 impl Panel {
-    fn draw(&self, f: &mut Formatter<'_>, size: (f64, f64)) -> fmt::Result {
-        let field = Field { size, decades: self.decades() };
+    fn draw(&self, f: &mut Formatter<'_>, field: &Field) -> fmt::Result {
         writeln!(f, "<text class=\"panel\" x=\"{}\" y=\"18\">{}</text>", field.left(), Escaped(&self.title))?;
-        self.axes(f, &field)?;
+        self.axes(f, field)?;
         for (points, stroke) in self.series.iter().zip(STROKES) {
             let points: Vec<_> = points.iter().map(|&(x, value)| (field.x(x), field.y(value.log10()))).collect();
             line(f, &points, stroke)?;
@@ -125,14 +127,14 @@ impl Panel {
         let (middle, below, label) = ((left + right) / 2.0, bottom + 34.0, Escaped(&self.x_label));
         writeln!(f, "<text text-anchor=\"middle\" x=\"{middle}\" y=\"{below}\">{label}</text>")
     }
+}
 
-    /// The powers of ten between which all values are.
-    fn decades(&self) -> RangeInclusive<i32> {
-        let values = || self.series.iter().flatten().map(|&(_, value)| value.log10());
-        let lowest = values().fold(f64::INFINITY, f64::min).floor();
-        let highest = values().fold(f64::NEG_INFINITY, f64::max).ceil();
-        if lowest.is_finite() { lowest as i32..=(highest as i32).max(lowest as i32 + 1) } else { 0..=1 }
-    }
+/// The powers of ten between which all values are; two at least, so that small differences stay small.
+fn decades(panels: &[Panel]) -> RangeInclusive<i32> {
+    let values = || panels.iter().flat_map(|panel| &panel.series).flatten().map(|&(_, value)| value.log10());
+    let lowest = values().fold(f64::INFINITY, f64::min).floor();
+    let highest = values().fold(f64::NEG_INFINITY, f64::max).ceil();
+    if lowest.is_finite() { lowest as i32..=(highest as i32).max(lowest as i32 + 2) } else { 0..=2 }
 }
 
 /// Where values lie in a panel.
@@ -212,21 +214,18 @@ mod tests {
 
     #[test]
     fn the_axis_ends_at_powers_of_ten() {
-        assert_eq!(panel(vec![vec![(0.0, 25.0)], vec![(1.0, 3e6)]]).decades(), 1..=7);
-        assert_eq!(panel(vec![vec![(0.0, 100.0)]]).decades(), 2..=3, "one value has room, too");
-        assert_eq!(panel(vec![vec![], vec![]]).decades(), 0..=1);
+        let wide = panel(vec![vec![(0.0, 25.0)], vec![(1.0, 3e6)]]);
+        let narrow = panel(vec![vec![(0.0, 1.0)]]);
+        assert_eq!(decades(std::slice::from_ref(&narrow)), 0..=2, "one value has room, too");
+        assert_eq!(decades(&[panel(vec![vec![], vec![]])]), 0..=2);
+        assert_eq!(decades(&[wide, narrow]), 0..=7);
     }
 
     #[test]
     fn a_picture_holds_its_panels_lines_and_names() {
         let panels = vec![panel(vec![vec![(0.0, 10.0), (1.0, 1e4)]]), panel(vec![])];
-        let picture = Picture {
-            title: "R & D".to_owned(),
-            size: (300.0, 200.0),
-            columns: 3,
-            legend: vec!["ours".to_owned()],
-            panels,
-        };
+        let (title, legend) = ("R & D".to_owned(), vec!["ours".to_owned()]);
+        let picture = Picture { title, size: (300.0, 200.0), columns: 3, same_axis: true, legend, panels };
         let svg = picture.to_string();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(svg.contains("viewBox=\"0 0 600 250\""), "two panels side by side");

@@ -26,14 +26,15 @@ mod owner;
 mod picture;
 mod region;
 mod report;
-#[allow(unused_imports, reason = "some rivals are for the benches")]
 #[path = "../../benches/rival/mod.rs"]
 mod rival;
 mod run;
 mod tally;
 mod trace;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::check::History;
@@ -65,14 +66,15 @@ fn run_all(trace: &Trace, options: &Options) -> io::Result<ExitCode> {
     if trace.failed > 0 {
         eprintln!("replay: {} calls failed and are left out", trace.failed);
     }
+    // Before the work, which may take minutes.
+    let svg = options.svg.as_ref().map(|file| File::create(file).map_err(|error| naming(file, &error))).transpose()?;
     let run = |&kind| run_one(kind, trace, options);
     let runs: Vec<_> = options.engines().iter().map(run).collect::<io::Result<_>>()?;
     if !options.json {
         print_table(runs.iter().map(|(report, _)| report))?;
     }
-    if let Some(file) = &options.svg {
-        let picture = picture::of_begins(&picture_title(trace, options), &runs);
-        std::fs::write(file, picture).map_err(|error| naming(file, &error))?;
+    if let Some(mut svg) = svg {
+        svg.write_all(picture::of_begins(&picture_title(trace, options), &runs).as_bytes())?;
     }
     let broken = runs.iter().any(|(report, _)| report.violations > 0);
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -94,6 +96,6 @@ fn run_one(kind: Kind, trace: &Trace, options: &Options) -> io::Result<(Report, 
 }
 
 /// The same error, saying which file it is about.
-fn naming(file: &std::path::Path, error: &io::Error) -> io::Error {
+fn naming(file: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }

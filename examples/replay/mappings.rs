@@ -302,7 +302,7 @@ mod tests {
         let left = left_after(window, &[map(3 * PAGE..9 * PAGE), unmap(5 * PAGE..6 * PAGE)]);
         assert_eq!(left, [3 * PAGE..4 * PAGE, 4 * PAGE..5 * PAGE, 6 * PAGE..8 * PAGE, 8 * PAGE..9 * PAGE]);
         assert_eq!(windows(0..0, window).count(), 0);
-        assert_eq!(windows(5..u64::MAX, None).collect::<Vec<_>>(), [5..u64::MAX]);
+        assert!(windows(5..u64::MAX, None).eq(std::iter::once(5..u64::MAX)));
     }
 
     #[test]

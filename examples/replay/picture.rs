@@ -23,8 +23,8 @@ pub(crate) fn of_begins(title: &str, runs: &[(Report, Times)]) -> String {
         unit: time,
         series: series.into(),
     };
-    Picture { title: title.to_owned(), size: (640.0, 280.0), columns: 1, legend: legend.into(), panels: vec![panel] }
-        .to_string()
+    let (title, legend, panels) = (title.to_owned(), legend.into(), vec![panel]);
+    Picture { title, size: (640.0, 280.0), columns: 1, same_axis: true, legend, panels }.to_string()
 }
 
 fn name(report: &Report) -> String {

@@ -113,12 +113,15 @@ const ROWS: [&str; 13] = [
 pub(crate) fn title(trace: &Trace, options: &Options) -> String {
     let (calls, threads, length) = (trace.calls.len(), trace.threads.len(), trace.length().as_secs_f64());
     let pace = options.speed.map_or("as fast as its order allows".to_owned(), |speed| format!("at speed {speed}"));
-    let passes = options.passes();
+    let times = match options.passes() {
+        1 => "once".to_owned(),
+        passes => format!("{passes} times"),
+    };
     let unit = options.window.map_or("mapping".to_owned(), |size| format!("{} KiB of a mapping", size / 1024));
     let (builders, latency) = (options.builders, options.build_latency().as_micros());
-    let wrong = if options.wrong { ", none asks for a retry" } else { "" };
+    let wrong = if options.wrong { " and is committed without a retry" } else { "" };
     format!(
-        "{}: {calls} calls by {threads} threads in {length:.1} s, {passes} times, {pace}; a subscription per {unit}; \
+        "{}: {calls} calls by {threads} threads in {length:.1} s; {times}, {pace}; a subscription per {unit}; \
          {builders} builders, a build takes {latency} us{wrong}",
         trace.name
     )

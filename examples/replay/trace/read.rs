@@ -93,6 +93,9 @@ fn call(number: u64, thread: usize, line: Line) -> Call {
 
 /// The file without its folder and its endings.
 fn name(file: &str) -> String {
+    if file == "-" {
+        return "standard input".to_owned();
+    }
     let name = Path::new(file).file_name().map_or_else(|| file.into(), |name| name.to_string_lossy());
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.strip_suffix(".csv").unwrap_or(name).to_owned()
