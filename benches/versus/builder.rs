@@ -5,7 +5,7 @@
 use crate::burst::{median, repeat, undisturbed};
 use crate::contender::{Filled, KERNEL, Own};
 use crate::layout;
-use crate::line::Line;
+use crate::line::{Line, rounded};
 use crate::machine;
 use crate::options::{Options, Pace, Workload};
 use crate::report::Report;
@@ -144,7 +144,7 @@ type Summary = (f64, f64, f64);
 /// Useful is the mean: one that is thrown away must not vanish in a median.
 fn summary(mut samples: Samples) -> Summary {
     let useful = samples.useful.iter().sum::<f64>() / samples.useful.len() as f64;
-    (median(&mut samples.beside), median(&mut samples.slowdown), useful)
+    (median(&mut samples.beside), rounded(median(&mut samples.slowdown)), rounded(useful))
 }
 
 fn line(rival: &'static str, ours: Summary, theirs: Summary) -> Line {

@@ -29,10 +29,15 @@ pub(crate) struct Verdict {
 /// Who is compared with our own time on one thread: `ratio` is then the throughput of all threads over that of one.
 pub(crate) const ONE_THREAD: &str = "ours-1-thread";
 
+/// To what is worth printing.
+pub(crate) fn rounded(x: f64) -> f64 {
+    (x * 10_000.0).round() / 10_000.0
+}
+
 impl Line {
     pub(crate) fn new(workload: Workload, n: u64, threads: usize, rival: &'static str, ours: f64, theirs: f64) -> Self {
         let ratio = if rival == ONE_THREAD { threads as f64 * theirs / ours } else { theirs / ours };
-        let [ours_ns, rival_ns, ratio] = [ours, theirs, ratio].map(|x| (x * 1000.0).round() / 1000.0);
+        let [ours_ns, rival_ns, ratio] = [ours, theirs, ratio].map(rounded);
         Line { workload: workload.name(), n, threads, rival, ours_ns, rival_ns, ratio, more: Map::new() }
     }
 

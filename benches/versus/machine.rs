@@ -27,8 +27,9 @@ pub(crate) fn preemptions() -> u64 {
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Runs the program again with 2 MiB pages under everybody's heap. The kernel's own memory has them, and without them a
-/// million subscriptions measure the page tables. glibc only; elsewhere, or if the user has set it, nothing is changed.
+/// Runs the program again so that large blocks lie on 2 MiB pages: the arena of the rival `kernel`, whose original lives on
+/// such pages, and whatever else is large. (Small blocks from the heap do not; that is what users of a library have, too.)
+/// glibc only; elsewhere, or if the user has set it, nothing is changed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn with_huge_pages() {
     use std::os::unix::process::CommandExt;

@@ -251,6 +251,7 @@ impl<T> Tree<T> {
     }
 
     /// Closes the gap of a node with one child at most.
+    #[inline]
     fn replace_by_child<'a>(&mut self, node: &Node<T>, child: Option<&'a Node<T>>) -> Gap<'a, T> {
         self.replace(node, child);
         let parent = node.parent.get();
