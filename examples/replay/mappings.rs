@@ -110,34 +110,48 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
         table.overlapping(&call.effect.change).iter().for_each(|live| live.region.closed());
     }
 
-    /// A call is about to change its range: from here to its return the cells say so. Gives the regions concerned.
+    /// A call changes its range: from here to its return the cells say so. Gives the regions concerned.
+    ///
+    /// What replaces a mapping does so here, inside the bracket, so that regions are born while an invalidation that
+    /// overlaps them is active; its return is far enough away for a builder to come by.
     pub(crate) fn change(&self, call: &Call) -> Vec<Shared<E::Sub>> {
         let range = &call.effect.change;
         let mut table = self.write();
         table.ongoing.push((range.clone(), call.line));
         let hit = table.overlapping(range);
         hit.iter().for_each(|live| live.region.set_stamps(range, Stamp::changing(call.line)));
+        if call.effect.replaces() {
+            // They are among those that were hit.
+            drop(self.map(&mut table, range, call.line));
+        }
         drop(table);
         self.touch(range);
         hit
     }
 
-    /// A call returns: its cells are changed, what it unmaps is gone and what it maps is there. Gives the regions that
-    /// are gone, which must not be dropped before the end.
-    pub(crate) fn apply(&self, call: &Call) -> Vec<Shared<E::Sub>> {
+    /// A call returns: its cells are changed, also in what it has replaced; what it unmaps is gone and what it maps is
+    /// there. Gives the regions that are gone, which must not be dropped before the end.
+    pub(crate) fn apply(&self, call: &Call, hit: &[Shared<E::Sub>]) -> Vec<Shared<E::Sub>> {
+        let effect = &call.effect;
         let mut table = self.write();
         table.ongoing.retain(|(_, line)| *line != call.line);
-        for live in table.overlapping(&call.effect.change) {
-            live.region.set_stamps(&call.effect.change, Stamp::left_by(call.line));
+        for live in table.overlapping(&effect.change).iter().chain(hit) {
+            live.region.set_stamps(&effect.change, Stamp::left_by(call.line));
         }
-        let mut gone = self.unmap(&mut table, &call.effect.unmap, call.line);
-        // What the trace has forgotten to unmap cannot be there any more either.
-        gone.extend(self.unmap(&mut table, &call.effect.map, call.line));
-        for window in windows(call.effect.map.clone(), self.window) {
-            self.add(&mut table, window, call.line);
+        if effect.replaces() {
+            return Vec::new();
         }
+        let mut gone = self.unmap(&mut table, &effect.unmap, call.line);
+        gone.extend(self.map(&mut table, &effect.map, call.line));
         drop(table);
-        self.touch(&call.effect.map);
+        self.touch(&effect.map);
+        gone
+    }
+
+    /// Puts `range` into the table, and takes out what is there: there may be what the trace has forgotten to unmap.
+    fn map(&self, table: &mut Table<E::Sub>, range: &Range<u64>, line: u64) -> Vec<Shared<E::Sub>> {
+        let gone = self.unmap(table, range, line);
+        windows(range.clone(), self.window).for_each(|window| self.add(table, window, line));
         gone
     }
 
@@ -266,8 +280,8 @@ mod tests {
         let mappings = Mappings::new(&engine, window, janitor);
         for (line, effect) in (1..).zip(effects) {
             let call = call(line, effect.clone());
-            mappings.change(&call);
-            drop(mappings.apply(&call));
+            let hit = mappings.change(&call);
+            drop(mappings.apply(&call, &hit));
         }
         let left =
             mappings.read().overlapping(&(0..u64::MAX)).iter().rev().map(|live| live.region.range().clone()).collect();
@@ -309,18 +323,18 @@ mod tests {
     fn what_another_call_is_at_says_so_in_the_new_region_too() {
         let (engine, (janitor, _retired)) = (Interval::default(), channel());
         let mappings = Mappings::new(&engine, None, janitor);
-        mappings.apply(&call(1, map(0..4 * PAGE)));
+        mappings.apply(&call(1, map(0..4 * PAGE)), &[]);
         let protect = call(2, Effect { change: 3 * PAGE..4 * PAGE, ..Effect::default() });
         let cut = call(3, unmap(0..PAGE));
         mappings.change(&protect);
         mappings.change(&cut);
-        drop(mappings.apply(&cut));
+        mappings.apply(&cut, &[]);
         let stamps = || {
             let live = mappings.read().covering(PAGE).unwrap();
             (0..3).map(|cell| live.region.stamp(cell)).collect::<Vec<_>>()
         };
         assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::changing(2)]);
-        mappings.apply(&protect);
+        mappings.apply(&protect, &[]);
         assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::left_by(2)]);
     }
 
@@ -329,13 +343,17 @@ mod tests {
         let (engine, (janitor, _retired)) = (Interval::default(), channel());
         let mappings = Mappings::new(&engine, None, janitor);
         let replace = call(2, Effect { change: 0..PAGE, unmap: 0..PAGE, map: 0..PAGE });
-        mappings.apply(&call(1, map(0..2 * PAGE)));
+        mappings.apply(&call(1, map(0..2 * PAGE)), &[]);
         let is_open = |address| mappings.read().covering(address).unwrap().region.is_open();
         assert!(!is_open(0));
         mappings.open(&replace);
         assert!(is_open(0));
-        drop(mappings.apply(&replace));
+        let old = mappings.change(&replace);
         assert_eq!((is_open(0), is_open(PAGE)), (true, false), "what has come meanwhile knows it, too");
+        let stamp = || mappings.read().covering(0).unwrap().region.stamp(0);
+        assert_eq!((old[0].region.stamp(0), stamp()), (Stamp::changing(2), Stamp::changing(2)));
+        mappings.apply(&replace, &old);
+        assert_eq!((old[0].region.stamp(0), stamp()), (Stamp::left_by(2), Stamp::left_by(2)));
         mappings.close(&replace);
         assert!(!is_open(0));
     }
@@ -346,9 +364,9 @@ mod tests {
         let mappings = Mappings::new(&engine, None, janitor);
         let mut random = fastrand::Rng::with_seed(1);
         assert!(mappings.pick(&mut random).is_none());
-        mappings.apply(&call(1, map(0..PAGE)));
+        mappings.apply(&call(1, map(0..PAGE)), &[]);
         for line in 2..2 + RECENT as u64 {
-            mappings.apply(&call(line, map(line * PAGE..(line + 1) * PAGE)));
+            mappings.apply(&call(line, map(line * PAGE..(line + 1) * PAGE)), &[]);
         }
         for _ in 0..1000 {
             let (live, address) = mappings.pick(&mut random).unwrap();

@@ -1,12 +1,12 @@
 //! The owner: a thread of the traced program makes its calls again.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::check::Checker;
-use crate::mappings::{Mappings, Mirrored};
+use crate::mappings::{Live, Mappings, Mirrored};
 use crate::order::{Order, Turn};
 use crate::rival::Engine;
 use crate::trace::Call;
@@ -67,13 +67,14 @@ impl<E: Engine<Mirrored>> Owners<'_, E> {
     fn call(&self, thread: usize, call: &Call, turn: &Turn) {
         self.pace.wait_until(call.begin);
         self.order.wait_to_begin(turn, thread);
-        let open = (!call.effect.change.is_empty()).then(|| self.start(call));
+        let started = (!call.effect.change.is_empty()).then(|| self.start(call));
         self.order.has_begun(turn);
 
         self.pace.wait_until(call.end);
         self.order.wait_to_return(turn, thread);
-        let gone = self.mappings.apply(call);
-        if open.is_some() {
+        let hit = started.as_ref().map_or(&[][..], |(_, hit)| hit);
+        let gone = self.mappings.apply(call, hit);
+        if let Some((open, _hit)) = started {
             drop(open);
             self.mappings.close(call);
         }
@@ -81,14 +82,13 @@ impl<E: Engine<Mirrored>> Owners<'_, E> {
         self.order.has_returned(turn);
     }
 
-    /// The first half of the bracket: when it returns, no mirror may hold anything of the range.
-    fn start(&self, call: &Call) -> E::Open<'_> {
+    /// The first half of the bracket: when it returns, no mirror may hold anything of the range. Gives the regions hit.
+    fn start(&self, call: &Call) -> (E::Open<'_>, Vec<Arc<Live<E::Sub>>>) {
         let (range, from) = (&call.effect.change, Instant::now());
         self.mappings.open(call);
         let open = self.engine.start(range.clone());
-        for live in self.mappings.change(call) {
-            self.checker.started(&live.region, range, call.line, from);
-        }
-        open
+        let hit = self.mappings.change(call);
+        hit.iter().for_each(|live| self.checker.started(&live.region, range, call.line, from));
+        (open, hit)
     }
 }

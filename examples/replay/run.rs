@@ -209,10 +209,9 @@ mod tests {
     use clap::{Parser, ValueEnum};
 
     /// A run over a kept trace, and what was found.
-    fn outcome(kind: Kind, line: &str) -> Outcome {
-        let traces = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/replay/traces");
-        let words = ["replay".to_owned(), format!("{traces}/alloc_glibc_6threads.csv.gz")];
-        let words = words.into_iter().chain(line.split_whitespace().map(str::to_owned));
+    fn outcome(trace: &str, kind: Kind, line: &str) -> Outcome {
+        let trace = format!("{}/examples/replay/traces/{trace}.csv.gz", env!("CARGO_MANIFEST_DIR"));
+        let words = ["replay".to_owned(), trace].into_iter().chain(line.split_whitespace().map(str::to_owned));
         let options = Options::try_parse_from(words).unwrap();
         let trace = crate::trace::read(&options.trace).unwrap();
         replay(kind, &trace, &options, |_| ())
@@ -221,11 +220,17 @@ mod tests {
     #[test]
     fn no_engine_breaks_its_promise() {
         for &kind in Kind::value_variants() {
-            for line in ["--passes 3 --build-latency-us 30", "--passes 1 --window 2M --builders 1"] {
-                let outcome = outcome(kind, line);
-                assert_eq!(outcome.found.count, 0, "{kind:?} {line}: {:?}", outcome.found.first);
-                assert!(outcome.hits > 1000 && outcome.subscriptions.made > 100, "{kind:?} {line}");
-                assert_eq!(outcome.tally.commits, outcome.tally.build.count(), "{kind:?} {line}");
+            for (trace, line) in [
+                ("alloc_glibc_6threads", "--passes 3 --build-latency-us 30"),
+                ("alloc_glibc_6threads", "--passes 1 --window 2M --builders 1"),
+                ("jvm_g1_mixed", "--passes 1"),
+                ("python_ast_4threads", "--passes 2 --build-latency-us 0"),
+                ("rustc_release", "--passes 1 --builders 3"),
+            ] {
+                let outcome = outcome(trace, kind, line);
+                assert_eq!(outcome.found.count, 0, "{kind:?} {trace} {line}: {:?}", outcome.found.first);
+                assert!(outcome.hits > 1000 && outcome.subscriptions.made > 100, "{kind:?} {trace} {line}");
+                assert_eq!(outcome.tally.commits, outcome.tally.build.count(), "{kind:?} {trace} {line}");
             }
         }
     }
@@ -234,7 +239,9 @@ mod tests {
     fn a_mirror_that_does_not_ask_for_a_retry_is_caught() {
         for &kind in Kind::value_variants() {
             // It takes a collision, which no single pass owes us.
-            let caught = (0..50).map(|_| outcome(kind, "--passes 1 --wrong")).find(|outcome| outcome.found.count > 0);
+            let caught = (0..50)
+                .map(|_| outcome("jvm_g1_mixed", kind, "--passes 1 --wrong"))
+                .find(|outcome| outcome.found.count > 0);
             let found = caught.expect("fifty passes without a collision").found;
             assert!(found.first.iter().any(|violation| violation.what.promise() == "P1"), "{:?}", found.first);
         }
@@ -242,7 +249,7 @@ mod tests {
 
     #[test]
     fn times_are_kept_if_asked_for() {
-        let outcome = outcome(Kind::Interval, "--speed 50 --builders 0");
+        let outcome = outcome("alloc_glibc_6threads", Kind::Interval, "--speed 50 --builders 0");
         assert!(outcome.took >= Duration::from_millis(6_300 / 50), "{:?}", outcome.took);
     }
 }

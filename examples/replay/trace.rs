@@ -60,6 +60,13 @@ pub(crate) struct Effect {
     pub(crate) map: Range<u64>,
 }
 
+impl Effect {
+    /// Is another mapping put in the place of what is there?
+    pub(crate) fn replaces(&self) -> bool {
+        !self.map.is_empty() && self.map == self.change
+    }
+}
+
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Call { line, op, begin, end, .. } = self;
