@@ -44,7 +44,7 @@ impl<S> Drop for Live<S> {
     }
 }
 
-type Shared<S> = Arc<Live<S>>;
+pub(crate) type Shared<S> = Arc<Live<S>>;
 
 /// The table of live regions, which never overlap.
 pub(crate) struct Mappings<'a, E: Engine<Mirrored>> {

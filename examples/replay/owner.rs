@@ -1,12 +1,12 @@
 //! The owner: a thread of the traced program makes its calls again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::check::Checker;
-use crate::mappings::{Live, Mappings, Mirrored};
+use crate::mappings::{Mappings, Mirrored, Shared};
 use crate::order::{Order, Turn};
 use crate::rival::Engine;
 use crate::trace::Call;
@@ -83,7 +83,7 @@ impl<E: Engine<Mirrored>> Owners<'_, E> {
     }
 
     /// The first half of the bracket: when it returns, no mirror may hold anything of the range. Gives the regions hit.
-    fn start(&self, call: &Call) -> (E::Open<'_>, Vec<Arc<Live<E::Sub>>>) {
+    fn start(&self, call: &Call) -> (E::Open<'_>, Vec<Shared<E::Sub>>) {
         let (range, from) = (&call.effect.change, Instant::now());
         self.mappings.open(call);
         let open = self.engine.start(range.clone());

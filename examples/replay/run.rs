@@ -221,10 +221,10 @@ mod tests {
     fn no_engine_breaks_its_promise() {
         for &kind in Kind::value_variants() {
             for (trace, line) in [
-                ("alloc_glibc_6threads", "--passes 3 --build-latency-us 30"),
+                ("alloc_glibc_6threads", "--passes 1 --build-latency-us 30"),
                 ("alloc_glibc_6threads", "--passes 1 --window 2M --builders 1"),
                 ("jvm_g1_mixed", "--passes 1"),
-                ("python_ast_4threads", "--passes 2 --build-latency-us 0"),
+                ("python_ast_4threads", "--passes 1 --build-latency-us 0"),
                 ("rustc_release", "--passes 1 --builders 3"),
             ] {
                 let outcome = outcome(trace, kind, line);
