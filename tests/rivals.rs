@@ -84,6 +84,7 @@ fn finds_what_a_list_finds<E: Engine<Logged>>(disjoint: bool, check: impl Fn(&E)
         }
         check(&space);
     }
+    subs.into_values().for_each(|(_, sub)| drop(space.unsubscribe(sub)));
 }
 
 /// A mirror of one number; it holds nothing between a callback and the next install.

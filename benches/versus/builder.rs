@@ -152,4 +152,10 @@ fn line(rival: &'static str, ours: Summary, theirs: Summary) -> Line {
         .with("ours_slowdown", ours.1)
         .with("rival_slowdown", theirs.1)
         .with("useful_builds", serde_json::json!({ "ours": ours.2, "rival": theirs.2 }))
+        .with("useful_per_s", serde_json::json!({ "ours": per_second(ours), "rival": per_second(theirs) }))
+}
+
+/// What counts in the end: one who waits throws little away and gets little done.
+fn per_second((ns, _, useful): Summary) -> u64 {
+    (useful * 1e9 / ns) as u64
 }

@@ -6,6 +6,9 @@
 //! cargo bench --bench versus -- --workload W3 --n 10000
 //! cargo bench --bench versus -- --check-rival       is the rival `kernel` as fast as the kernel?
 //! ```
+//!
+//! On a machine that others use, too, `chrt -f 10 cargo bench --bench versus` keeps them off in the bursts, where that is
+//! permitted; the last line tells how many bursts were disturbed all the same.
 
 mod builder;
 mod burst;

@@ -4,7 +4,17 @@ use crate::burst::{BURSTS, DISTURBED};
 use crate::check::REFERENCE_PAIR;
 use crate::line::Line;
 use crate::machine;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::Ordering::Relaxed;
+
+/// To stdout; whoever reads it may stop when they have seen enough.
+macro_rules! say {
+    ($($text:tt)*) => {
+        if let Err(error) = writeln!(std::io::stdout(), $($text)*) {
+            std::process::exit(i32::from(error.kind() != ErrorKind::BrokenPipe));
+        }
+    };
+}
 
 pub(crate) struct Report {
     json: bool,
@@ -15,11 +25,18 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(json: bool, pair: f64) -> Self {
         if !json {
-            println!("load {}, {} cores, spin lock and unlock {pair:.2} ns", machine::load(), machine::cores());
-            println!("limit: what cannot be avoided, derived where such a pair takes {REFERENCE_PAIR} ns");
-            println!(
+            say!("load {}, {} cores, spin lock and unlock {pair:.2} ns", machine::load(), machine::cores());
+            say!("limit: what cannot be avoided, derived where such a pair takes {REFERENCE_PAIR} ns");
+            say!(
                 "{:<18} {:>8} {:>3} {:<20} {:>10} {:>10} {:>9} {:>8}  target",
-                "workload", "n", "thr", "rival", "ours ns", "rival ns", "ratio", "limit"
+                "workload",
+                "n",
+                "thr",
+                "rival",
+                "ours ns",
+                "rival ns",
+                "ratio",
+                "limit"
             );
         }
         Report { json, missed: Vec::new(), met: 0 }
@@ -34,7 +51,7 @@ impl Report {
             }
         }
         if self.json {
-            println!("{}", serde_json::to_string(&line).expect("numbers and names"));
+            say!("{}", serde_json::to_string(&line).expect("numbers and names"));
             return;
         }
         let limit = line.limit().map_or(String::new(), |limit| format!("{limit:.1}"));
@@ -42,13 +59,13 @@ impl Report {
             format!("{} {}", verdict.target, if verdict.met { "met" } else { "MISSED" })
         });
         let Line { n, threads, rival, ours_ns, rival_ns, ratio, .. } = line;
-        println!(
+        say!(
             "{:<18} {n:>8} {threads:>3} {rival:<20} {ours_ns:>10.2} {rival_ns:>10.2} {ratio:>8.2}x {limit:>8}  {target}",
             line.workload
         );
         if !line.more.is_empty() {
             let more: Vec<_> = line.more.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            println!("    {}", more.join(", "));
+            say!("    {}", more.join(", "));
         }
     }
 
