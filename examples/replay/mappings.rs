@@ -1,0 +1,376 @@
+//! What the traced program has mapped, and a subscription for each mapping or window of one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{AddAssign, Range};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::region::{Held, Region, Stamp};
+use crate::rival::{Engine, Ops};
+use crate::trace::Call;
+
+/// How many of the ranges that the program used last a device may fault in.
+const RECENT: usize = 64;
+
+/// What an engine calls back.
+pub(crate) struct Mirrored(pub(crate) Arc<Region>);
+
+impl Ops for Mirrored {
+    type Locked = Held;
+
+    fn invalidate<R>(&self, range: Range<u64>, set_seq: impl FnOnce(&mut Held) -> R) -> R {
+        self.0.invalidate(&range, set_seq)
+    }
+}
+
+/// A region and its subscription. Whoever drops it last only hands the subscription to the janitor: to end one may
+/// mean to wait for invalidations (the kernel's way), and the owner in whose bracket that happened would wait for itself.
+pub(crate) struct Live<S> {
+    pub(crate) region: Arc<Region>,
+    sub: Option<S>,
+    janitor: Sender<S>,
+}
+
+impl<S> Live<S> {
+    pub(crate) fn sub(&self) -> &S {
+        self.sub.as_ref().expect("only drop takes it")
+    }
+}
+
+impl<S> Drop for Live<S> {
+    fn drop(&mut self) {
+        // If the janitor is gone a thread has panicked, and the run is over.
+        self.sub.take().map(|sub| self.janitor.send(sub).ok());
+    }
+}
+
+pub(crate) type Shared<S> = Arc<Live<S>>;
+
+/// The table of live regions, which never overlap.
+pub(crate) struct Mappings<'a, E: Engine<Mirrored>> {
+    engine: &'a E,
+    window: Option<u64>,
+    janitor: Sender<E::Sub>,
+    table: RwLock<Table<E::Sub>>,
+    recent: Mutex<VecDeque<Range<u64>>>,
+}
+
+struct Table<S> {
+    /// By their first address.
+    live: BTreeMap<u64, Shared<S>>,
+    /// The calls between open and close: what they change, and their lines.
+    open: Vec<(Range<u64>, u64)>,
+    /// Those of them that are at it, between change and apply.
+    ongoing: Vec<(Range<u64>, u64)>,
+    counts: Counts,
+}
+
+/// How many subscriptions there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) made: usize,
+    /// At most, at one time.
+    pub(crate) most: usize,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.made += other.made;
+        self.most = self.most.max(other.most);
+    }
+}
+
+impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
+    pub(crate) fn new(engine: &'a E, window: Option<u64>, janitor: Sender<E::Sub>) -> Self {
+        let table = RwLock::new(Table {
+            live: BTreeMap::new(),
+            open: Vec::new(),
+            ongoing: Vec::new(),
+            counts: Counts::default(),
+        });
+        Mappings { engine, window, janitor, table, recent: Mutex::default() }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.read().counts
+    }
+
+    /// Says in all regions of a call's range that a begin may have to wait from now on. To be called before the start.
+    pub(crate) fn open(&self, call: &Call) {
+        let range = &call.effect.change;
+        let mut table = self.write();
+        table.open.push((range.clone(), call.line));
+        table.overlapping(range).iter().for_each(|live| live.region.opened());
+    }
+
+    /// Takes it back, also in those that have come meanwhile. To be called after the end.
+    pub(crate) fn close(&self, call: &Call) {
+        let mut table = self.write();
+        table.open.retain(|(_, line)| *line != call.line);
+        table.overlapping(&call.effect.change).iter().for_each(|live| live.region.closed());
+    }
+
+    /// A call changes its range: from here to its return the cells say so. Gives the regions concerned.
+    ///
+    /// What replaces a mapping does so here, inside the bracket, so that regions are born while an invalidation that
+    /// overlaps them is active; its return is far enough away for a builder to come by.
+    pub(crate) fn change(&self, call: &Call) -> Vec<Shared<E::Sub>> {
+        let range = &call.effect.change;
+        let mut table = self.write();
+        table.ongoing.push((range.clone(), call.line));
+        let hit = table.overlapping(range);
+        hit.iter().for_each(|live| live.region.set_stamps(range, Stamp::changing(call.line)));
+        if call.effect.replaces() {
+            // They are among those that were hit.
+            drop(self.map(&mut table, range, call.line));
+        }
+        drop(table);
+        self.touch(range);
+        hit
+    }
+
+    /// A call returns: its cells are changed, also in what it has replaced; what it unmaps is gone and what it maps is
+    /// there. Gives the regions that are gone, which must not be dropped before the end.
+    pub(crate) fn apply(&self, call: &Call, hit: &[Shared<E::Sub>]) -> Vec<Shared<E::Sub>> {
+        let effect = &call.effect;
+        let mut table = self.write();
+        table.ongoing.retain(|(_, line)| *line != call.line);
+        for live in table.overlapping(&effect.change).iter().chain(hit) {
+            live.region.set_stamps(&effect.change, Stamp::left_by(call.line));
+        }
+        if effect.replaces() {
+            return Vec::new();
+        }
+        let mut gone = self.unmap(&mut table, &effect.unmap, call.line);
+        gone.extend(self.map(&mut table, &effect.map, call.line));
+        drop(table);
+        self.touch(&effect.map);
+        gone
+    }
+
+    /// Puts `range` into the table, and takes out what is there: there may be what the trace has forgotten to unmap.
+    fn map(&self, table: &mut Table<E::Sub>, range: &Range<u64>, line: u64) -> Vec<Shared<E::Sub>> {
+        let gone = self.unmap(table, range, line);
+        windows(range.clone(), self.window).for_each(|window| self.add(table, window, line));
+        gone
+    }
+
+    /// Takes `range` out of the table; what sticks out at its sides becomes regions of its own.
+    fn unmap(&self, table: &mut Table<E::Sub>, range: &Range<u64>, line: u64) -> Vec<Shared<E::Sub>> {
+        let gone = table.overlapping(range);
+        for live in &gone {
+            let old = &live.region;
+            table.live.remove(&old.range().start);
+            old.unmapped();
+            let sides = [old.range().start..range.start, range.end..old.range().end];
+            for side in sides.into_iter().filter(|side| !side.is_empty()) {
+                self.add(table, side, line);
+            }
+        }
+        gone
+    }
+
+    /// A new region, that the call in this line leaves there.
+    fn add(&self, table: &mut Table<E::Sub>, range: Range<u64>, line: u64) {
+        let region = Arc::new(Region::new(range, |cell| table.stamp(&cell, line)));
+        table.open.iter().filter(|(other, _)| overlap(other, region.range())).for_each(|_| region.opened());
+        let sub = self.engine.subscribe(region.range().clone(), Mirrored(Arc::clone(&region)));
+        let start = region.range().start;
+        let live = Live { region, sub: Some(sub), janitor: self.janitor.clone() };
+        table.live.insert(start, Arc::new(live));
+        table.counts.made += 1;
+        table.counts.most = table.counts.most.max(table.live.len());
+    }
+
+    /// A region to fault in, and an address in it: somewhere in a range that the program has used lately.
+    pub(crate) fn pick(&self, random: &mut fastrand::Rng) -> Option<(Shared<E::Sub>, u64)> {
+        let recent = self.recent();
+        let range = recent.get(random.usize(..recent.len().max(1)))?.clone();
+        drop(recent);
+        let address = random.u64(range);
+        let live = self.read().covering(address)?;
+        Some((live, address))
+    }
+
+    fn touch(&self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let mut recent = self.recent();
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(range.clone());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table<E::Sub>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table<E::Sub>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, VecDeque<Range<u64>>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Table<S> {
+    fn overlapping(&self, range: &Range<u64>) -> Vec<Shared<S>> {
+        let before = self.live.range(..range.end).rev();
+        before.take_while(|(_, live)| live.region.range().end > range.start).map(|(_, live)| Arc::clone(live)).collect()
+    }
+
+    /// What a new cell says, which the call in this line leaves there; another call may be at it.
+    fn stamp(&self, cell: &Range<u64>, line: u64) -> Stamp {
+        self.ongoing
+            .iter()
+            .find(|(range, _)| overlap(range, cell))
+            .map_or(Stamp::left_by(line), |&(_, other)| Stamp::changing(other))
+    }
+
+    fn covering(&self, address: u64) -> Option<Shared<S>> {
+        let (_, live) = self.live.range(..=address).next_back()?;
+        live.region.range().contains(&address).then(|| Arc::clone(live))
+    }
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// The parts of `range` that lie in different windows of the address space; all of it, if there are none.
+fn windows(range: Range<u64>, window: Option<u64>) -> impl Iterator<Item = Range<u64>> {
+    let size = window.unwrap_or(u64::MAX);
+    let mut start = range.start;
+    std::iter::from_fn(move || {
+        let next = (start / size + 1).saturating_mul(size).min(range.end);
+        let part = start..next;
+        start = next;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rival::Interval;
+    use crate::trace::Effect;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    const PAGE: u64 = 0x1000;
+
+    fn call(line: u64, effect: Effect) -> Call {
+        Call { line, thread: 0, op: "mmap".to_owned(), begin: Duration::ZERO, end: Duration::ZERO, effect }
+    }
+
+    fn map(range: Range<u64>) -> Effect {
+        Effect { map: range, ..Effect::default() }
+    }
+
+    fn unmap(range: Range<u64>) -> Effect {
+        Effect { change: range.clone(), unmap: range, ..Effect::default() }
+    }
+
+    /// The regions that are left after these calls, one after the other.
+    fn left_after(window: Option<u64>, effects: &[Effect]) -> Vec<Range<u64>> {
+        let (engine, (janitor, retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, window, janitor);
+        for (line, effect) in (1..).zip(effects) {
+            let call = call(line, effect.clone());
+            let hit = mappings.change(&call);
+            drop(mappings.apply(&call, &hit));
+        }
+        let left =
+            mappings.read().overlapping(&(0..u64::MAX)).iter().rev().map(|live| live.region.range().clone()).collect();
+        let made = mappings.counts().made;
+        drop(mappings);
+        assert_eq!(retired.iter().count(), made, "every subscription goes to the janitor");
+        left
+    }
+
+    #[test]
+    fn an_unmap_cuts_what_sticks_out() {
+        // mapped  1---------5      7--8
+        // unmapped     3-------6
+        let mapped = [map(PAGE..5 * PAGE), map(7 * PAGE..8 * PAGE)];
+        let cut = [&mapped[..], &[unmap(3 * PAGE..6 * PAGE)]].concat();
+        assert_eq!(left_after(None, &cut), [PAGE..3 * PAGE, 7 * PAGE..8 * PAGE]);
+        let hole = [&mapped[..], &[unmap(2 * PAGE..3 * PAGE)]].concat();
+        assert_eq!(left_after(None, &hole), [PAGE..2 * PAGE, 3 * PAGE..5 * PAGE, 7 * PAGE..8 * PAGE]);
+        let all = [&mapped[..], &[unmap(0..9 * PAGE)]].concat();
+        assert_eq!(left_after(None, &all), []);
+    }
+
+    #[test]
+    fn a_mapping_replaces_what_the_trace_forgot_to_unmap() {
+        let left = left_after(None, &[map(PAGE..5 * PAGE), map(2 * PAGE..9 * PAGE)]);
+        assert_eq!(left, [PAGE..2 * PAGE, 2 * PAGE..9 * PAGE]);
+    }
+
+    #[test]
+    fn windows_lie_where_the_address_space_has_them() {
+        let window = Some(4 * PAGE);
+        let left = left_after(window, &[map(3 * PAGE..9 * PAGE), unmap(5 * PAGE..6 * PAGE)]);
+        assert_eq!(left, [3 * PAGE..4 * PAGE, 4 * PAGE..5 * PAGE, 6 * PAGE..8 * PAGE, 8 * PAGE..9 * PAGE]);
+        assert_eq!(windows(0..0, window).count(), 0);
+        assert!(windows(5..u64::MAX, None).eq(std::iter::once(5..u64::MAX)));
+    }
+
+    #[test]
+    fn what_another_call_is_at_says_so_in_the_new_region_too() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        mappings.apply(&call(1, map(0..4 * PAGE)), &[]);
+        let protect = call(2, Effect { change: 3 * PAGE..4 * PAGE, ..Effect::default() });
+        let cut = call(3, unmap(0..PAGE));
+        mappings.change(&protect);
+        mappings.change(&cut);
+        mappings.apply(&cut, &[]);
+        let stamps = || {
+            let live = mappings.read().covering(PAGE).unwrap();
+            (0..3).map(|cell| live.region.stamp(cell)).collect::<Vec<_>>()
+        };
+        assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::changing(2)]);
+        mappings.apply(&protect, &[]);
+        assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::left_by(2)]);
+    }
+
+    #[test]
+    fn a_begin_may_wait_while_an_overlapping_call_is_open() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        let replace = call(2, Effect { change: 0..PAGE, unmap: 0..PAGE, map: 0..PAGE });
+        mappings.apply(&call(1, map(0..2 * PAGE)), &[]);
+        let is_open = |address| mappings.read().covering(address).unwrap().region.is_open();
+        assert!(!is_open(0));
+        mappings.open(&replace);
+        assert!(is_open(0));
+        let old = mappings.change(&replace);
+        assert_eq!((is_open(0), is_open(PAGE)), (true, false), "what has come meanwhile knows it, too");
+        let stamp = || mappings.read().covering(0).unwrap().region.stamp(0);
+        assert_eq!((old[0].region.stamp(0), stamp()), (Stamp::changing(2), Stamp::changing(2)));
+        mappings.apply(&replace, &old);
+        assert_eq!((old[0].region.stamp(0), stamp()), (Stamp::left_by(2), Stamp::left_by(2)));
+        mappings.close(&replace);
+        assert!(!is_open(0));
+    }
+
+    #[test]
+    fn faults_are_where_the_program_was_lately() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        let mut random = fastrand::Rng::with_seed(1);
+        assert!(mappings.pick(&mut random).is_none());
+        mappings.apply(&call(1, map(0..PAGE)), &[]);
+        for line in 2..2 + RECENT as u64 {
+            mappings.apply(&call(line, map(line * PAGE..(line + 1) * PAGE)), &[]);
+        }
+        for _ in 0..1000 {
+            let (live, address) = mappings.pick(&mut random).unwrap();
+            assert!(live.region.range().contains(&address) && address >= 2 * PAGE);
+        }
+    }
+}
