@@ -211,7 +211,7 @@ impl<T, A: Address> Handle<T, A> {
     /// The value; the memory is retired.
     ///
     /// # Safety
-    /// 1. A root without the entry has been published (invariant 2).
+    /// 1. It has been taken out of the tree (invariant 2).
     /// 2. It was then marked removed and, after that, seen in no slot's `current` (invariant 3).
     pub(super) unsafe fn into_value(self) -> T {
         // SAFETY: 1. we own it; 2. by our clause 2, and the handle is used up; 3. by our clause 1.
