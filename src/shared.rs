@@ -75,9 +75,9 @@ impl<A: Address> Shared<A> {
 
     /// Publishes the invalidation and calls everybody back whom it hits. If that fails or panics it has ended.
     pub(crate) fn start(&self, start: Start<A>) -> Result<Opened<A>, WouldBlock> {
-        let open = EndOnDrop { shared: self, identity: self.registry.slots.claim() };
-        let slot = self.registry.slots.slot(open.identity);
-        slot.open(start.span);
+        let (identity, slot) = self.registry.slots.claim();
+        let open = EndOnDrop { shared: self, identity };
+        slot.open(identity, start.span);
 
         // Dropped in the reverse order, whatever happens: let go of the batch, finish, end.
         let mut finishing = Finishing::new(slot);

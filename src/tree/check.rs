@@ -14,7 +14,7 @@ impl<A: Address, V: Value> Tree<A, V> {
     pub(crate) fn check(&self) {
         let entries = self.to_vec();
         assert!(entries.is_sorted_by(|(left, _), (right, _)| left < right), "invariant 1");
-        assert_eq!(entries.len(), self.write().len(), "invariant 5");
+        assert_eq!(entries.len(), self.write().len(), "invariant 6");
         let guard = epoch::pin();
         if let Some(root) = self.root.load(&guard) {
             check(root, &guard, true);

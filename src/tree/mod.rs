@@ -43,7 +43,8 @@
 //!    that the branch has ever led to.
 //! 4. A node is at least a quarter full, except for the root: a leaf there holds one entry or more, an inner node two
 //!    branches or more, and an empty tree has no node.
-//! 5. `Writer::len` is the number of entries.
+//! 5. A node's padding and the tops of its blocks are as its searches need them: see `rows`.
+//! 6. `Writer::len` is the number of entries.
 
 mod rows;
 
@@ -55,7 +56,7 @@ mod tests;
 use crate::range::{Address, Span};
 use crate::rcu::{Fresh, Link, Node, NodeRef, Nodes};
 use crate::sync::{CHECKED, Mutex, MutexGuard, epoch, lock};
-use rows::{Item, Row, Rows};
+use rows::{BLOCK, Item, Row, Rows};
 use std::ops::ControlFlow;
 
 /// Entries of a leaf. Under the checkers few entries are to make many nodes.
@@ -91,8 +92,8 @@ pub(crate) struct Tree<A: Address, V: Value> {
     writer: Mutex<Writer<A, V>>,
 }
 
-type Leaf<A, V> = Rows<A, Entry<V>, LEAF>;
-type Inner<A, V> = Rows<A, Branch<A, V>, INNER>;
+type Leaf<A, V> = Rows<A, Entry<V>, LEAF, { LEAF / BLOCK }>;
+type Inner<A, V> = Rows<A, Branch<A, V>, INNER, { INNER / BLOCK }>;
 type Child<A, V> = Link<Leaf<A, V>, Inner<A, V>>;
 type Published<'g, A, V> = Node<'g, Leaf<A, V>, Inner<A, V>>;
 type New<A, V> = Fresh<Leaf<A, V>, Inner<A, V>>;

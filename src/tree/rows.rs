@@ -2,8 +2,11 @@
 //!
 //! A row covers the addresses from its `first` to its `reach`. In a leaf that is an entry's own range, in an inner node
 //! the hull of everything under one child, so that a search asks the same question on every level: which rows overlap?
-//! It is asked of all rows, without a branch, and the answers are the bits of one word. Ranges overlap, so their ends
-//! are in no order and a binary search finds only where they begin; it would also wait for one load after the other.
+//!
+//! Two binary searches answer it, of as many steps as the node has room for, so that nothing is there to be predicted.
+//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the block of rows before
+//! which all rows end too early: ranges overlap, so their ends are in no order, but the largest end so far is. The rows
+//! between are looked at one by one, a block at a time; if no ranges overlap each other, that is one row too many or two.
 
 use super::Key;
 use crate::range::{Address, Span};
@@ -25,29 +28,40 @@ pub(super) struct Row<A, T> {
     pub(super) item: T,
 }
 
-/// Up to `CAP` rows. `Copy` if the items are: a copy is then a `memcpy`.
+/// Rows of a block: they share an element of `top`. Fewer would make searches a little faster and leaves larger.
+pub(super) const BLOCK: usize = 4;
+
+/// Up to `CAP` rows, in `BLOCKS` blocks. `Copy` if the items are: a copy is then a `memcpy`.
 ///
-/// Beyond `len` the columns mean nothing; the items there are padding.
+/// Beyond `len` the items are padding, and `first` is the highest address so that a binary search may look there. So
+/// is `top` in blocks without rows. The rest means nothing there.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<A, T, const CAP: usize> {
+pub(super) struct Rows<A, T, const CAP: usize, const BLOCKS: usize> {
     len: usize,
     first: [A; CAP],
+    /// The largest reach of the rows of a block and all before it.
+    top: [A; BLOCKS],
     reach: [A; CAP],
     id: [u64; CAP],
     item: [T; CAP],
 }
 
-impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
+impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
     /// A node with fewer rows, if it is not the root, is levelled with a neighbour.
     ///
     /// A quarter and not half, so that inserting and removing by turns does not split and merge by turns.
     pub(super) const LEAST: usize = if CAP < 8 { 2 } else { CAP / 4 };
 
     pub(super) fn new() -> Self {
-        const { assert!(2 * Self::LEAST <= CAP && CAP <= u32::BITS as usize, "two of the least fit in one node") };
+        const {
+            assert!(2 * Self::LEAST <= CAP, "two of the least fit in one node");
+            assert!(CAP == BLOCKS * BLOCK && BLOCKS.is_power_of_two(), "blocks are full, and searched in whole steps");
+            assert!(CAP <= u32::BITS as usize, "`Places` has a bit for each");
+        }
         Rows {
             len: 0,
-            first: [A::MIN; CAP],
+            first: [A::MAX; CAP],
+            top: [A::MAX; BLOCKS],
             reach: [A::MIN; CAP],
             id: [0; CAP],
             item: std::array::from_fn(|_| T::padding()),
@@ -82,22 +96,26 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
 
     /// The last address that any row covers. There must be a row.
     pub(super) fn reach(&self) -> A {
-        self.reach[..self.len].iter().fold(A::MIN, |most, &reach| most.max(reach))
+        self.top[(self.len - 1) / BLOCK]
     }
 
     /// How many rows have a key up to and including `key`.
     pub(super) fn rank(&self, key: &Key<A>) -> usize {
-        let before = self.first[..self.len].partition_point(|first| *first < key.first);
+        let before = count_front(&self.first, |first| first < key.first).min(self.len);
         before + (before..self.len).take_while(|&at| self.key(at) <= *key).count()
     }
 
     /// The rows from `from` on that overlap `span`, in ascending order.
     #[inline]
     pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> Places {
-        let rows = self.first[..self.len].iter().zip(&self.reach[..self.len]);
-        let overlaps = rows.map(|(&first, &reach)| (first <= span.last()) & (reach >= span.first()));
-        let places = overlaps.enumerate().fold(0, |places, (at, overlaps)| places | u32::from(overlaps) << at);
-        Places(places & u32::MAX.checked_shl(from as u32).unwrap_or(0))
+        let end = count_front(&self.first, |first| first <= span.last()).min(self.len);
+        let start = count_front(&self.top, |top| top < span.first()) * BLOCK;
+        let mut places = 0;
+        for at in (start..end).step_by(BLOCK) {
+            let overlap = |places, &reach: &A| places << 1 | u64::from(reach >= span.first());
+            places |= self.reach[at..at + BLOCK].iter().rev().fold(0, overlap) << at;
+        }
+        Places(places & ((1 << end) - 1) & (u64::MAX << from))
     }
 
     /// Inserts a row at `at`. If there is no room, the upper rows move to a new node, which is given back: half of them,
@@ -124,7 +142,9 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
         self.id.copy_within(at + 1..self.len, at);
         self.item[at..self.len].rotate_left(1);
         self.len -= 1;
+        self.first[self.len] = A::MAX;
         self.item[self.len] = T::padding();
+        self.renew_tops(at);
     }
 
     /// Writes the row at `at`.
@@ -133,6 +153,7 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
         self.reach[at] = row.reach;
         self.id[at] = row.id;
         self.item[at] = row.item;
+        self.renew_tops(at);
     }
 
     /// Evens out two neighbours: all rows to the left one if they fit there, else half of them to each.
@@ -165,6 +186,9 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
         self.len -= count;
         right.len += count;
         self.swap(self.len, right, count);
+        self.first[self.len..].fill(A::MAX);
+        self.renew_tops(self.len);
+        right.renew_tops(0);
     }
 
     /// Moves the first `count` rows of `right` to the end.
@@ -176,6 +200,20 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
         right.item[..right.len].rotate_left(count);
         self.len += count;
         right.len -= count;
+        right.first[right.len..].fill(A::MAX);
+        self.renew_tops(self.len - count);
+        right.renew_tops(0);
+    }
+
+    /// Renews `top` of the blocks from that of row `from` on; the rows before have not changed.
+    fn renew_tops(&mut self, from: usize) {
+        let from = from / BLOCK;
+        let mut top = if from == 0 { A::MIN } else { self.top[from - 1] };
+        for (block, reaches) in self.reach[..self.len].chunks(BLOCK).enumerate().skip(from) {
+            top = reaches.iter().fold(top, |top, &reach| top.max(reach));
+            self.top[block] = top;
+        }
+        self.top[self.len.div_ceil(BLOCK)..].fill(A::MAX);
     }
 
     /// Exchanges `count` rows from `at` on with the first of `right`.
@@ -188,9 +226,20 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     }
 }
 
+/// How many elements at the front of `column` are `such`; there is none among the others. `N` is a power of two.
+#[inline]
+fn count_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
+    let (mut front, mut step) = (0, N / 2);
+    while step > 0 {
+        front += if such(column[front + step - 1]) { step } else { 0 };
+        step /= 2;
+    }
+    front + usize::from(such(column[front]))
+}
+
 /// Places of rows, ascending: one bit each.
 #[derive(Clone, Copy)]
-pub(super) struct Places(u32);
+pub(super) struct Places(u64);
 
 impl Iterator for Places {
     type Item = usize;
@@ -204,10 +253,14 @@ impl Iterator for Places {
 }
 
 #[cfg(any(test, fuzzing))]
-impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
+impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
     /// Asserts what the tree's invariants say about one node, which must hold `least` rows.
     pub(super) fn check(&self, least: usize) {
         assert!((1..self.len).all(|at| self.key(at - 1) < self.key(at)), "invariant 1");
         assert!((least..=CAP).contains(&self.len), "invariant 4: {} rows, not {least} to {CAP}", self.len);
+        assert!(self.first[self.len..].iter().all(|first| *first == A::MAX), "invariant 5");
+        let top = |block: usize| self.reach[..self.len.min((block + 1) * BLOCK)].iter().max().copied();
+        let tops = (0..BLOCKS).map(|block| if block * BLOCK < self.len { top(block) } else { Some(A::MAX) });
+        assert!(tops.eq(self.top.iter().copied().map(Some)), "invariant 5");
     }
 }
