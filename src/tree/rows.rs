@@ -109,13 +109,22 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     #[inline]
     pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> Places {
         let end = count_front(&self.first, |first| first <= span.last()).min(self.len);
-        let start = count_front(&self.top, |top| top < span.first()) * BLOCK;
-        let mut places = 0;
-        for at in (start..end).step_by(BLOCK) {
-            let overlap = |places, &reach: &A| places << 1 | u64::from(reach >= span.first());
-            places |= self.reach[at..at + BLOCK].iter().rev().fold(0, overlap) << at;
+        let mut at = skip_front(&self.top, |top| top < span.first()) * BLOCK;
+        // One block always: in nearly all nodes it is the only one, and a branch would be for nothing but its mispredictions.
+        let mut places = self.block_reaches(at, span.first());
+        at += BLOCK;
+        while at < end {
+            places |= self.block_reaches(at, span.first());
+            at += BLOCK;
         }
         Places(places & ((1 << end) - 1) & (u64::MAX << from))
+    }
+
+    /// Which rows of the block that begins at `at` reach `address`: their bits.
+    #[inline]
+    fn block_reaches(&self, at: usize, address: A) -> u64 {
+        let reaches = self.reach[at..at + BLOCK].iter().map(|reach| u64::from(*reach >= address));
+        reaches.enumerate().fold(0, |bits, (k, bit)| bits | bit << k) << at
     }
 
     /// Inserts a row at `at`. If there is no room, the upper rows move to a new node, which is given back: half of them,
@@ -226,15 +235,22 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     }
 }
 
-/// How many elements at the front of `column` are `such`; there is none among the others. `N` is a power of two.
+/// How many elements at the front of `column` are `such`; there is none among the others.
 #[inline]
 fn count_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
+    let last = skip_front(column, &such);
+    last + usize::from(such(column[last]))
+}
+
+/// The first element of `column` that is not `such`, or else the last one. `N` is a power of two.
+#[inline]
+fn skip_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
     let (mut front, mut step) = (0, N / 2);
     while step > 0 {
         front += if such(column[front + step - 1]) { step } else { 0 };
         step /= 2;
     }
-    front + usize::from(such(column[front]))
+    front
 }
 
 /// Places of rows, ascending: one bit each.
