@@ -208,6 +208,7 @@ impl<'r, A: Address> Batch<'r, A> {
         let found = &mut self.found;
         self.registry.tree.overlapping(&guard, cursor.span, cursor.after, |key, entry| {
             if key.id < limit {
+                entry.prefetch();
                 found.push(Found { key, entry });
             }
             if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

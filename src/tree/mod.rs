@@ -183,32 +183,31 @@ fn free_all<A: Address, V: Value>(link: &mut Child<A, V>) {
     }
 }
 
-impl<A: Address, V: Value> Published<'_, A, V> {
+impl<'g, A: Address, V: Value> Published<'g, A, V> {
     /// As [`Tree::overlapping`].
     fn overlapping(
-        self,
-        guard: &epoch::Guard,
+        mut self,
+        guard: &'g epoch::Guard,
         span: Span<A>,
-        after: Option<&Key<A>>,
+        mut after: Option<&Key<A>>,
         visit: &mut impl FnMut(Key<A>, V) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        match self {
-            Node::Leaf(leaf) => {
-                let from = after.map_or(0, |key| leaf.rank(key));
-                for at in leaf.overlapping(span, from) {
-                    visit(leaf.key(at), leaf.item(at).value())?;
-                }
+        // The last branch of each node is followed by the loop: most searches enter no other.
+        while let Node::Inner(inner) = self {
+            let from = after.map_or(0, |key| branch_of(&*inner, key));
+            let mut branches = inner.overlapping(span, from);
+            let Some(last) = branches.take_last() else { return ControlFlow::Continue(()) };
+            // Under every branch but `from` all keys are greater.
+            for at in branches {
+                let after = after.filter(|_| at == from);
+                inner.item(at).node(guard).overlapping(guard, span, after, visit)?;
             }
-            Node::Inner(inner) => {
-                let from = after.map_or(0, |key| branch_of(&*inner, key));
-                for at in inner.overlapping(span, from) {
-                    // Under every other branch all keys are greater.
-                    let after = after.filter(|_| at == from);
-                    inner.item(at).node(guard).overlapping(guard, span, after, visit)?;
-                }
-            }
+            after = after.filter(|_| last == from);
+            self = inner.item(last).node(guard);
         }
-        ControlFlow::Continue(())
+        let Node::Leaf(leaf) = self else { unreachable!("there is no third kind") };
+        let from = after.map_or(0, |key| leaf.rank(key));
+        leaf.overlapping(span, from).try_for_each(|at| visit(leaf.key(at), leaf.item(at).value()))
     }
 }
 

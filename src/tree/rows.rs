@@ -219,7 +219,8 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
         let from = from / BLOCK;
         let mut top = if from == 0 { A::MIN } else { self.top[from - 1] };
         for (block, reaches) in self.reach[..self.len].chunks(BLOCK).enumerate().skip(from) {
-            top = reaches.iter().fold(top, |top, &reach| top.max(reach));
+            // Of each block by itself first: the blocks do not wait for each other then.
+            top = top.max(reaches.iter().fold(A::MIN, |most, &reach| most.max(reach)));
             self.top[block] = top;
         }
         self.top[self.len.div_ceil(BLOCK)..].fill(A::MAX);
@@ -256,6 +257,16 @@ fn skip_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool
 /// Places of rows, ascending: one bit each.
 #[derive(Clone, Copy)]
 pub(super) struct Places(u64);
+
+impl Places {
+    /// Takes the last one out.
+    #[inline]
+    pub(super) fn take_last(&mut self) -> Option<usize> {
+        let last = self.0.checked_ilog2()?;
+        self.0 ^= 1 << last;
+        Some(last as usize)
+    }
+}
 
 impl Iterator for Places {
     type Item = usize;
