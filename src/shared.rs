@@ -77,7 +77,7 @@ impl<A: Address> Shared<A> {
     pub(crate) fn start(&self, start: Start<A>) -> Result<Opened<A>, WouldBlock> {
         let (identity, slot) = self.registry.slots.claim();
         let open = EndOnDrop { shared: self, identity };
-        slot.open(identity, start.span);
+        slot.open(start.span);
 
         // Dropped in the reverse order, whatever happens: let go of the batch, finish, end.
         let mut finishing = Finishing::new(slot);

@@ -12,7 +12,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Once `ACTIVE`, the state changes by read-modify-write only: no `WAIT` is lost that anybody sleeps on.
+//! 1. Once `CLAIMED`, the state changes by read-modify-write only: no `WAIT` is ever lost.
 //! 2. `owner` is a thread's token only while that thread holds the claim, so a thread that reads its own token there
 //!    reads the truth, whatever the ordering.
 //! 3. `calling` is not 0 only while its owner runs callbacks.
@@ -65,10 +65,6 @@ impl Identity {
     }
     fn slot(self) -> usize {
         (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
-    }
-    /// The state of its slot when it has just claimed it.
-    fn claimed(self) -> u64 {
-        (self.0 >> Self::SLOT_BITS) * GENERATION | CLAIMED
     }
     /// Is `state` one of this invalidation's, not yet ended? (A generation returns after 2^48 uses of one slot.)
     fn is_in(self, state: u64) -> bool {
@@ -126,20 +122,14 @@ impl<A: Address> Slot<A> {
         Some(claimed)
     }
 
-    /// Publishes the range: from here on subscribers and readers reckon with this invalidation, `me`, which has claimed
-    /// the slot.
-    pub(crate) fn open(&self, me: Identity, span: Span<A>) {
+    /// Publishes the range: from here on subscribers and readers reckon with this invalidation.
+    pub(crate) fn open(&self, span: Span<A>) {
         // Release: pairs with the Acquire in `active_over`, see `try_claim`.
         A::store(&self.first, span.first(), Release);
         A::store(&self.last, span.last(), Release);
-        // Release: the range is there when ACTIVE is seen, and the end of the slot's last use, which the claim acquired.
-        // A plain store, which may overwrite a WAIT that was set since the claim. Nobody sleeps on it: nobody knows of
-        // us yet, so it was set by someone who waits for the slot's last use, and who looks again after setting it.
-        // - If for the end of it: the generation has changed.
-        // - If for a batch or a finish of it: it has cleared its cells, and we never hold that entry. It was unlinked before
-        //   the fence in `Sequence::mark_removed`, which came before WAIT; WAIT came before our store, and that before
-        //   the fence below; so our search sees it unlinked.
-        self.state.store(me.claimed() | ACTIVE, Release);
+        // Release: the range is there when ACTIVE is seen. A plain store would do, as nobody sleeps on the slot yet; but the
+        // fence costs as much after it as after this, and loom does not know how the store stands to a WAIT.
+        self.state.fetch_or(ACTIVE, AcqRel);
         // The other end is in `active_over`.
         // - If our fence comes first, a subscriber's scan sees this slot ACTIVE.
         // - If the subscriber's fence comes first, our search sees its subscription.

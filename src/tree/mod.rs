@@ -322,10 +322,10 @@ impl<A: Address, V: Value> Change<'_, A, V> {
                 let Some(right) = right else {
                     return self.replace(inner, at, left).map(|new| (new, None));
                 };
-                let mut inner = self.nodes.supersede_inner(inner);
-                inner.put(at, row(left));
-                let right = inner.insert(at + 1, row(right));
-                Some((Fresh::Inner(inner), right.map(|right| Fresh::Inner(self.nodes.inner(right)))))
+                let mut copy = self.nodes.supersede_inner(inner);
+                copy.put(at, row(left));
+                let right = copy.insert(at + 1, row(right));
+                Some((Fresh::Inner(copy), right.map(|right| Fresh::Inner(self.nodes.inner(right)))))
             }
         }
     }
@@ -371,13 +371,13 @@ impl<A: Address, V: Value> Change<'_, A, V> {
         let other = self.copy(inner.item(neighbour).node(self.guard));
         let (mut left, right) = if at < neighbour { (child, other) } else { (other, child) };
         let at = at.min(neighbour);
-        let mut inner = self.nodes.supersede_inner(inner);
+        let mut copy = self.nodes.supersede_inner(inner);
         match level(&mut left, right) {
-            Some(right) => inner.put(at + 1, row(right)),
-            None => inner.remove(at + 1),
+            Some(right) => copy.put(at + 1, row(right)),
+            None => copy.remove(at + 1),
         }
-        inner.put(at, row(left));
-        Fresh::Inner(inner)
+        copy.put(at, row(left));
+        Fresh::Inner(copy)
     }
 
     /// A copy that is going to supersede a node.
