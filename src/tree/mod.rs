@@ -250,12 +250,12 @@ impl<A: Address, V: Value> Writing<'_, A, V> {
             None => {
                 let mut leaf = Rows::new();
                 leaf.insert(0, entry(key, value));
-                Some((Fresh::Leaf(change.nodes.leaf(&leaf)), None))
+                Some(Grown { left: Fresh::Leaf(change.nodes.leaf(&leaf)), right: None })
             }
         };
         match new {
-            Some((root, None)) => self.root.publish(Some(root)),
-            Some((left, Some(right))) => {
+            Some(Grown { left: root, right: None }) => self.root.publish(Some(root)),
+            Some(Grown { left, right: Some(right) }) => {
                 let root = change.above(left, right);
                 self.root.publish(Some(root));
             }
@@ -288,6 +288,13 @@ struct Change<'w, A: Address, V: Value> {
     guard: &'w epoch::Guard,
 }
 
+/// What is to replace a node under which an entry was inserted.
+struct Grown<A: Address, V: Value> {
+    left: New<A, V>,
+    /// The upper half, if it had to be split.
+    right: Option<New<A, V>>,
+}
+
 /// What has become of a node from under which an entry was removed.
 enum Removed<A: Address, V: Value> {
     /// It is still there: the change is published below it.
@@ -305,27 +312,28 @@ impl<A: Address, V: Value> Change<'_, A, V> {
         Fresh::Inner(self.nodes.inner(inner))
     }
 
-    /// Inserts an entry under a node. `None` if that is published; otherwise what is to replace the node, and its upper
-    /// half if it had to be split.
-    fn insert(&mut self, node: Published<'_, A, V>, key: Key<A>, value: V) -> Option<(New<A, V>, Option<New<A, V>>)> {
+    /// Inserts an entry under a node. `None` if that is published; otherwise the node is to be replaced.
+    fn insert(&mut self, node: Published<'_, A, V>, key: Key<A>, value: V) -> Option<Grown<A, V>> {
         match node {
             Node::Leaf(leaf) => {
                 let at = leaf.rank(&key);
                 debug_assert!(at == 0 || leaf.key(at - 1) != key, "{key:?} is there already");
                 let mut leaf = self.nodes.supersede_leaf(leaf);
                 let right = leaf.insert(at, entry(key, value));
-                Some((Fresh::Leaf(leaf), right.map(|right| Fresh::Leaf(self.nodes.leaf(&right)))))
+                let right = right.map(|right| Fresh::Leaf(self.nodes.leaf(&right)));
+                Some(Grown { left: Fresh::Leaf(leaf), right })
             }
             Node::Inner(inner) => {
                 let at = branch_of(&*inner, &key);
-                let (left, right) = self.insert(inner.item(at).node(self.guard), key, value)?;
+                let Grown { left, right } = self.insert(inner.item(at).node(self.guard), key, value)?;
                 let Some(right) = right else {
-                    return self.replace(inner, at, left).map(|new| (new, None));
+                    return self.replace(inner, at, left).map(|left| Grown { left, right: None });
                 };
                 let mut copy = self.nodes.supersede_inner(inner);
                 copy.put(at, row(left));
                 let right = copy.insert(at + 1, row(right));
-                Some((Fresh::Inner(copy), right.map(|right| Fresh::Inner(self.nodes.inner(right)))))
+                let right = right.map(|right| Fresh::Inner(self.nodes.inner(right)));
+                Some(Grown { left: Fresh::Inner(copy), right })
             }
         }
     }
