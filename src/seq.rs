@@ -55,9 +55,8 @@ struct More {
     next: OnceLock<Box<More>>,
 }
 
-/// The words above, on a cache line of their own: this is all that an idle reader touches.
+/// The words above. Its owner gives it a cache line of its own: this is all that an idle reader touches.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(crate) struct Sequence {
     seq: AtomicU64,
     settled: AtomicU64,
@@ -160,7 +159,8 @@ impl Sequence {
         // Relaxed for `seq` and `by`: only callbacks write them, and the mirror lock excludes those.
         if self.settled.load(Acquire) != self.seq.load(Relaxed) {
             let previous = Identity::from_word(self.by.load(Relaxed));
-            if is_active(previous) {
+            // One that had our slot ended before we began, and the claim of the slot has acquired that end.
+            if !previous.shares_slot_with(me) && is_active(previous) {
                 self.remember(previous, is_active);
             }
         }

@@ -84,8 +84,8 @@ impl<A: Address> Shared<A> {
         if !start.blockable && self.faults.refusal() {
             return Err(WouldBlock);
         }
-        let open = EndOnDrop { shared: self, identity: self.registry.slots.claim() };
-        let slot = self.registry.slots.slot(open.identity);
+        let (identity, slot) = self.registry.slots.claim();
+        let open = EndOnDrop { shared: self, identity };
         slot.open(start.span);
 
         // Dropped in the reverse order, whatever happens: let go of the batch, finish, end.

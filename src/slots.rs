@@ -60,6 +60,10 @@ impl Identity {
     pub(crate) fn from_word(word: u64) -> Self {
         Identity(word)
     }
+    /// Do both have the same slot? Then one of them ended before the other began, if they are not the same.
+    pub(crate) fn shares_slot_with(self, other: Self) -> bool {
+        self.slot() == other.slot()
+    }
     fn slot(self) -> usize {
         (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
     }
@@ -124,7 +128,8 @@ impl<A: Address> Slot<A> {
         // Release: pairs with the Acquire in `active_over`, see `try_claim`.
         A::store(&self.first, span.first(), Release);
         A::store(&self.last, span.last(), Release);
-        // Release: the range is there when ACTIVE is seen.
+        // Release: the range is there when ACTIVE is seen. A plain store would do, as nobody sleeps on the slot yet; but the
+        // fence costs as much after it as after this, and loom does not know how the store stands to a WAIT.
         self.state.fetch_or(ACTIVE, AcqRel);
         // The other end is in `active_over`.
         // - If our fence comes first, a subscriber's scan sees this slot ACTIVE.
@@ -252,46 +257,56 @@ type Block<A> = Box<[CachePadded<Slot<A>>]>;
 /// All slots of a space.
 #[derive(Debug)]
 pub(crate) struct Slots<A: Address> {
-    blocks: [OnceLock<Block<A>>; BLOCKS],
+    first: Block<A>,
+    more: [OnceLock<Block<A>>; BLOCKS - 1],
+}
+
+/// A block of `len` free slots.
+fn block<A: Address>(len: usize) -> Block<A> {
+    (0..len).map(|_| CachePadded::new(Slot::new())).collect()
 }
 
 impl<A: Address> Slots<A> {
     pub(crate) fn new() -> Self {
-        let slots = Slots { blocks: std::array::from_fn(|_| OnceLock::new()) };
-        slots.block(0);
-        slots
+        Slots { first: block(FIRST_BLOCK), more: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     /// Block `k`, allocated if it is not there yet. Nobody waits for anybody: of two that allocate, one gives up its own.
     fn block(&self, k: usize) -> &[CachePadded<Slot<A>>] {
-        let block = &self.blocks[k];
-        if block.get().is_none() {
-            let _ = block.set((0..FIRST_BLOCK << k).map(|_| CachePadded::new(Slot::new())).collect());
+        let Some(k) = k.checked_sub(1) else { return &self.first };
+        if self.more[k].get().is_none() {
+            let _ = self.more[k].set(block(FIRST_BLOCK << (k + 1)));
         }
-        block.get().expect("it was set just now, by this thread or by another")
+        self.more[k].get().expect("it was set just now, by this thread or by another")
     }
 
     fn iter(&self) -> impl Iterator<Item = &CachePadded<Slot<A>>> {
-        self.blocks.iter().map_while(OnceLock::get).flatten()
+        self.first.iter().chain(self.more.iter().map_while(OnceLock::get).flatten())
     }
 
     /// The slot of an identity that was handed out by `claim`.
+    #[inline]
     pub(crate) fn slot(&self, identity: Identity) -> &Slot<A> {
         let number = identity.slot();
+        self.first.get(number).unwrap_or_else(|| self.slot_beyond_first(number))
+    }
+
+    #[cold]
+    fn slot_beyond_first(&self, number: usize) -> &CachePadded<Slot<A>> {
         let k = (number / FIRST_BLOCK + 1).ilog2() as usize;
         &self.block(k)[number - FIRST_BLOCK * ((1 << k) - 1)]
     }
 
     /// A slot of one's own. Lock-free; allocates a block when all are taken for the first time.
-    pub(crate) fn claim(&self) -> Identity {
-        let mut number = 0;
+    pub(crate) fn claim(&self) -> (Identity, &Slot<A>) {
+        let (mut number, hint) = (0, thread_hint());
         for k in 0..BLOCKS {
             let block = self.block(k);
-            let hint = thread_hint();
             for i in 0..block.len() {
-                let at = hint.wrapping_add(i) % block.len();
+                // The lengths of blocks are powers of two.
+                let at = hint.wrapping_add(i) & (block.len() - 1);
                 if let Some(state) = block[at].try_claim() {
-                    return Identity::new(state, number + at);
+                    return (Identity::new(state, number + at), &block[at]);
                 }
             }
             number += block.len();

@@ -2,6 +2,7 @@
 
 use super::op::{Bytes, KEYS, Range};
 use crate::Span;
+use crate::sync::epoch;
 use crate::tree::{Key, Tree};
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -9,17 +10,16 @@ type Entry = (Key<u64>, u32);
 
 /// Entries at a time: enough for three levels.
 const MOST: usize = 800;
-/// Old versions kept, to see that they stay as they were.
-const VERSIONS: usize = 4;
+/// Changes in the middle of one search, for each entry that it finds.
+const CHANGES: u8 = 3;
 
 /// Decodes `bytes` into inserts, removals and searches, and panics where the tree and a sorted list disagree.
 pub fn run_tree(bytes: &[u8]) {
     let (mut bytes, mut run) = (Bytes::new(bytes), Run::new());
     while run.step(&mut bytes).is_some() {
         run.tree.check();
-        assert_eq!(run.tree.len(), run.list.len());
+        assert_eq!(run.tree.write().len(), run.list.len());
     }
-    run.versions.iter().for_each(|(tree, list)| assert_same(&all(tree), list));
     assert_same(&all(&run.tree), &run.list);
 }
 
@@ -36,7 +36,7 @@ fn all(tree: &Tree<u64, u32>) -> Vec<Entry> {
 /// The first `most` entries over `span` after `after`, as the tree has them.
 fn search(tree: &Tree<u64, u32>, span: Span, after: Option<Key<u64>>, most: usize) -> Vec<Entry> {
     let mut found = Vec::new();
-    tree.overlapping(span, after, |key, value| {
+    tree.overlapping(&epoch::pin(), span, after, |key, value| {
         found.push((key, value));
         if found.len() >= most { Break(()) } else { Continue(()) }
     });
@@ -47,13 +47,12 @@ struct Run {
     tree: Tree<u64, u32>,
     /// What the tree holds, sorted.
     list: Vec<Entry>,
-    versions: Vec<(Tree<u64, u32>, Vec<Entry>)>,
     inserted: u32,
 }
 
 impl Run {
     fn new() -> Run {
-        Run { tree: Tree::new(), list: Vec::new(), versions: Vec::new(), inserted: 0 }
+        Run { tree: Tree::new(), list: Vec::new(), inserted: 0 }
     }
 
     /// `None` when the bytes are used up.
@@ -66,7 +65,7 @@ impl Run {
             4 => self.remove_some(bytes.byte()?, bytes.byte()?),
             5 => self.remove_absent(bytes.range()?),
             6 => self.search(bytes.range()?, bytes.byte()?),
-            _ => self.keep(),
+            _ => self.search_amid_changes(bytes.range()?, bytes.byte()?),
         }
         Some(())
     }
@@ -76,7 +75,7 @@ impl Run {
         let Some(span) = Span::new(range).filter(|_| self.list.len() < MOST) else { return };
         let moved = span.first().saturating_add(offset)..=span.last().saturating_add(offset);
         let key = Key::new(Span::new(moved).expect("not empty before"), self.inserted.into());
-        self.tree = self.tree.insert(key, self.inserted);
+        self.tree.write().insert(key, self.inserted);
         let at = self.list.binary_search(&(key, self.inserted)).expect_err("ids are new");
         self.list.insert(at, (key, self.inserted));
         self.inserted += 1;
@@ -104,7 +103,7 @@ impl Run {
         let start = usize::from(pick) * self.list.len() / 256;
         let end = self.list.len().min(start + usize::from(count));
         for (key, _) in self.list.drain(start..end) {
-            self.tree = self.tree.remove(&key).expect("it is in the list");
+            assert!(self.tree.write().remove(&key), "{key:?} is in the list");
         }
     }
 
@@ -112,7 +111,7 @@ impl Run {
     fn remove_absent(&mut self, range: Range) {
         let Some(span) = Span::new(range) else { return };
         let absent = Key::new(span, self.inserted.into());
-        assert!(self.tree.remove(&absent).is_none(), "{absent:?} was never inserted");
+        assert!(!self.tree.write().remove(&absent), "{absent:?} was never inserted");
     }
 
     /// All that overlap, in one pass and in pieces of `pieces`, each going on behind the last one of the piece before.
@@ -134,11 +133,42 @@ impl Run {
         assert_same(&search(&self.tree, span, Some(behind), usize::MAX), &rest);
     }
 
-    /// Keeps this version, instead of the oldest if there are many.
-    fn keep(&mut self) {
-        if self.versions.len() == VERSIONS {
-            self.versions.remove(0);
+    /// A search while the tree changes, at each entry that it finds: what is there all along is found once.
+    fn search_amid_changes(&mut self, range: Range, seed: u8) {
+        let Some(span) = Span::new(range) else { return };
+        let overlaps = |(key, _): &&Entry| key.span().overlap(&span).is_some();
+        let mut lasting: Vec<Entry> = self.list.iter().filter(overlaps).copied().collect();
+        let tree = std::mem::replace(&mut self.tree, Tree::new());
+        let (mut found, mut pick) = (Vec::new(), seed);
+        tree.overlapping(&epoch::pin(), span, None, |key, value| {
+            found.push((key, value));
+            for _ in 0..seed % (CHANGES + 1) {
+                pick = pick.wrapping_mul(37).wrapping_add(91);
+                self.change_amid(&tree, pick, range, &mut lasting);
+            }
+            Continue(())
+        });
+        self.tree = tree;
+        assert!(found.is_sorted_by(|left, right| left < right), "in order, and none twice");
+        assert!(found.iter().all(|entry| overlaps(&entry)), "what does not overlap was found");
+        let lasting_found: Vec<Entry> =
+            found.into_iter().filter(|entry| lasting.binary_search(entry).is_ok()).collect();
+        assert_same(&lasting_found, &lasting);
+    }
+
+    /// One change of `tree`: an insertion, or a removal of what is in the list at a place that `pick` names.
+    fn change_amid(&mut self, tree: &Tree<u64, u32>, pick: u8, range: Range, lasting: &mut Vec<Entry>) {
+        if pick & 1 == 0 || self.list.is_empty() {
+            let Some(span) = Span::new(range).filter(|_| self.list.len() < MOST) else { return };
+            let key = Key::new(span, self.inserted.into());
+            tree.write().insert(key, self.inserted);
+            let at = self.list.binary_search(&(key, self.inserted)).expect_err("ids are new");
+            self.list.insert(at, (key, self.inserted));
+            self.inserted += 1;
+        } else {
+            let gone = self.list.remove(usize::from(pick) * self.list.len() / 256);
+            assert!(tree.write().remove(&gone.0), "{gone:?} is in the list");
+            lasting.retain(|entry| *entry != gone);
         }
-        self.versions.push((self.tree.clone(), self.list.clone()));
     }
 }

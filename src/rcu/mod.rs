@@ -1,7 +1,8 @@
 //! What is read without a lock: the published tree, and the subscriptions that it refers to.
 //!
-//! All `unsafe` of the crate is in this module. Its interface is safe, and asks one thing of the rest of the crate: that
-//! a [`Handle`] goes back to the [`Registry`] it came from (a `Subscription` keeps both together).
+//! All `unsafe` of the crate is in this module. Its interface is safe, and asks two things of the rest of the crate: that
+//! a [`Handle`] goes back to the [`Registry`] it came from (a `Subscription` keeps both together), and what `nodes` asks
+//! of the tree.
 //!
 //! # Pin
 //!
@@ -21,10 +22,9 @@
 //!
 //! # Invariants
 //!
-//! 1. A published root is freed only after every pin that may have loaded it has ended: it is retired through the epoch
-//!    after it was replaced.
-//! 2. Every entry in a published tree is alive: it is taken out of the tree, and a root without it published, before
-//!    it is marked removed; its memory is retired through the epoch after that.
+//! 1. A node of the tree is freed or used again only after every pin that may be in it has ended (see `nodes`).
+//! 2. Every entry that a search can find is alive: it is taken out of the tree before it is marked removed, so that no pin
+//!    that begins later finds it; its memory is retired through the epoch after that.
 //! 3. The value of an entry is taken out or dropped, and the entry retired, only after the entry was marked removed
 //!    and, after the fence that follows the mark, was seen in no slot's `current`. No batch can come to hold it later:
 //!    a batch looks at the mark after it has written `current` and a fence, still pinned, and drops what is marked.
@@ -32,9 +32,10 @@
 //!    which the handle has given it.
 #![expect(unsafe_code, reason = "the epoch and the entries it protects; everything else in the crate is safe code")]
 
-mod cell;
 mod entry;
+mod nodes;
 mod registry;
 
 pub(crate) use entry::{Answer, Context, Handle, Listener};
+pub(crate) use nodes::{Fresh, Link, Node, NodeRef, Nodes};
 pub(crate) use registry::{Batch, Cursor, Finishing, Hit, Inserted, Registry};

@@ -1,6 +1,5 @@
 //! Who is subscribed, and who is being called.
 
-use super::cell::{Published, Retired};
 use super::entry::{Answer, Context, EntryRef, Handle, Listener};
 use crate::event::random_u64;
 use crate::finish::Finish;
@@ -8,26 +7,12 @@ use crate::panics::Panics;
 use crate::range::{Address, Span};
 use crate::seq::{BIRTH, Sequence};
 use crate::slots::{BATCH, Identity, Slot, Slots};
-use crate::sync::atomic::{AtomicUsize, Ordering::*};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{CHECKED, Mutex, epoch, lock};
 use crate::tree::{Key, Tree};
 use arrayvec::ArrayVec;
 use std::fmt;
 use std::ops::ControlFlow;
-
-/// What searches see.
-struct Root<A: Address> {
-    tree: Tree<A, EntryRef<A>>,
-    /// Number of the next subscription; all in `tree` have lower ones.
-    next_id: u64,
-}
-
-/// What changes the tree, one at a time.
-struct Writer<A: Address> {
-    tree: Tree<A, EntryRef<A>>,
-    next_id: u64,
-    released: bool,
-}
 
 /// A new subscription.
 pub(crate) struct Inserted<T, A: Address> {
@@ -38,8 +23,11 @@ pub(crate) struct Inserted<T, A: Address> {
 
 /// The subscriptions of a space, the invalidations in flight, and how they keep out of each other's way.
 pub(crate) struct Registry<A: Address> {
-    root: Published<Root<A>>,
-    writer: Mutex<Writer<A>>,
+    tree: Tree<A, EntryRef<A>>,
+    /// Number of the next subscription; written under the tree's lock.
+    next_id: AtomicU64,
+    /// Does `insert` refuse? Under the tree's lock.
+    released: AtomicBool,
     pub(crate) slots: Slots<A>,
     /// Removed where nobody may wait: marked, but perhaps still called.
     graveyard: Mutex<Vec<EntryRef<A>>>,
@@ -52,8 +40,9 @@ impl<A: Address> Registry<A> {
         // Numbers start anywhere, so that a `ReadSeq` of another space is known for what it is.
         let next_id = if CHECKED { 1 } else { random_u64() >> 2 | 1 };
         Registry {
-            root: Published::new(Root { tree: Tree::new(), next_id }),
-            writer: Mutex::new(Writer { tree: Tree::new(), next_id, released: false }),
+            tree: Tree::new(),
+            next_id: AtomicU64::new(next_id),
+            released: AtomicBool::new(false),
             slots: Slots::new(),
             graveyard: Mutex::new(Vec::new()),
             buried: AtomicUsize::new(0),
@@ -62,17 +51,17 @@ impl<A: Address> Registry<A> {
 
     /// Adds a subscription; gives the value back if the space is released.
     pub(crate) fn insert<T: Listener<A>>(&self, span: Span<A>, value: T) -> Result<Inserted<T, A>, T> {
-        let mut writer = lock(&self.writer);
-        if writer.released {
+        let mut tree = self.tree.write();
+        // Relaxed, all three: written under the lock. Searches read `next_id` without it: see `Batch::search`.
+        if self.released.load(Relaxed) {
             return Err(value);
         }
-        let key = Key::new(span, writer.next_id);
+        let id = self.next_id.load(Relaxed);
+        let key = Key::new(span, id);
         let handle = Handle::new(key, value);
-        writer.next_id += 1;
-        writer.tree = writer.tree.insert(key, handle.entry_ref());
-        let replaced = self.publish(&writer);
-        drop(writer);
-        drop(replaced);
+        tree.insert(key, handle.entry_ref());
+        self.next_id.store(id + 1, Relaxed);
+        drop(tree);
 
         let births = self.slots.active_over(span);
         if births.is_empty() {
@@ -82,23 +71,19 @@ impl<A: Address> Registry<A> {
         Ok(Inserted { handle, births })
     }
 
-    /// Publishes the writer's tree. What it replaces is retired when it is dropped: after the lock, as that may free.
-    fn publish(&self, writer: &Writer<A>) -> Retired<Root<A>> {
-        self.root.replace(Root { tree: writer.tree.clone(), next_id: writer.next_id })
-    }
-
     /// From now on `insert` refuses. False if it was so already.
     pub(crate) fn release(&self) -> bool {
-        !std::mem::replace(&mut lock(&self.writer).released, true)
+        let _writing = self.tree.write();
+        // Relaxed, both: under the lock.
+        let released = self.released.load(Relaxed);
+        self.released.store(true, Relaxed);
+        !released
     }
 
     /// Takes the subscription out: no invalidation that starts now finds it, no batch that looks now calls it.
     fn unlink<T>(&self, handle: &Handle<T, A>) {
-        let mut writer = lock(&self.writer);
-        writer.tree = writer.tree.remove(handle.key()).expect("it is in the tree until its handle takes it out");
-        let replaced = self.publish(&writer);
-        drop(writer);
-        drop(replaced);
+        let removed = self.tree.write().remove(handle.key());
+        assert!(removed, "it is in the tree until its handle takes it out");
         handle.sequence().mark_removed();
     }
 
@@ -106,7 +91,7 @@ impl<A: Address> Registry<A> {
     pub(crate) fn remove<T>(&self, handle: Handle<T, A>) -> T {
         self.unlink(&handle);
         self.slots.wait_uncalled(handle.entry_ref().address());
-        // SAFETY: 1. `unlink` has published a root without it; 2. and marked it, after which we have waited.
+        // SAFETY: 1. `unlink` has taken it out of the tree; 2. and marked it, after which we have waited.
         unsafe { handle.into_value() }
     }
 
@@ -141,7 +126,7 @@ impl<A: Address> Registry<A> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.root.load(&epoch::pin()).tree.len()
+        self.tree.write().len()
     }
 }
 
@@ -217,11 +202,13 @@ impl<'r, A: Address> Batch<'r, A> {
 
     fn search(&mut self, cursor: &mut Cursor<A>) {
         let guard = epoch::pin();
-        let root = self.registry.root.load(&guard);
-        let limit = *cursor.limit.get_or_insert(root.next_id);
+        // Relaxed: the fence in `Slot::open` came before. If that of a subscriber came before ours, we see that its number
+        // is taken, and its subscription is there to be found; otherwise it finds us in our slot.
+        let limit = *cursor.limit.get_or_insert_with(|| self.registry.next_id.load(Relaxed));
         let found = &mut self.found;
-        root.tree.overlapping(cursor.span, cursor.after, |key, entry| {
+        self.registry.tree.overlapping(&guard, cursor.span, cursor.after, |key, entry| {
             if key.id < limit {
+                entry.prefetch();
                 found.push(Found { key, entry });
             }
             if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

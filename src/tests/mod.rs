@@ -33,6 +33,7 @@ mod release_order;
 mod removal;
 mod sharing;
 mod toy;
+mod tree_changes;
 mod waiting;
 
 // Too slow with the real epoch, and no memory is at stake in them.

@@ -1,16 +1,9 @@
-//! The index of subscriptions: a persistent, augmented B+tree.
+//! The index of subscriptions: an augmented B+tree that is searched while it is changed.
 //!
 //! # Entries
 //!
 //! An entry is a range and a value. Many entries may have the same range; an id tells them apart. They are sorted by
 //! [`Key`], `(first, last, id)`, and removed by it. Ranges are closed, so that the last address can be covered.
-//!
-//! # Versions
-//!
-//! A node never changes once somebody else can see it. [`Tree::insert`] and [`Tree::remove`] leave the tree as it is
-//! and give back a new one that shares with it every node but those on one path from the root to a leaf, and a
-//! neighbour of each where nodes are merged. A search walks over plain data: no lock, no atomic operation, no
-//! allocation, whatever writers do meanwhile. To clone a version is to count one reference.
 //!
 //! # Nodes
 //!
@@ -24,21 +17,34 @@
 //! finds nothing visits at most one node a level, and one that finds `k` entries O((k + 1) log n) nodes. Continuing
 //! after a key costs one more path, to that key.
 //!
+//! # Changes
+//!
+//! A published node never changes, but for where its branches lead. A [`Writer`], one at a time, copies the leaf and
+//! changes the copy. If the row that stands for it in the node above remains true, which it does unless the entry is
+//! the first of the leaf or the one that reaches farthest, the branch is made to lead to the copy with one store.
+//! Otherwise the node above is copied in its turn, and so on up: that is where nodes split and merge.
+//!
+//! # What a search sees
+//!
+//! It takes no lock and waits for nobody, and it sees no one version: each branch leads to what is there when the search
+//! comes to it. Still it neither skips nor repeats an entry. While it is in a node, perhaps one that has been replaced
+//! meanwhile, each branch of that node leads, whenever it is looked at, to entries between the branch's key and the
+//! next one's, and to all of them that there were when it was stored last (invariant 3). So the branches part the
+//! entries as they part the keys, and an entry that is there all along is met once, under the branch of its key.
+//!
+//! An entry whose insertion happened before the search is found if it is not removed meanwhile: every store that its
+//! writer or an earlier one made happened before too, so each link that the search loads is at least as new.
+//!
 //! # Invariants
 //!
 //! 1. The keys of a node's rows ascend strictly, and so do the keys of all entries from the first leaf to the last.
 //! 2. All leaves have the same depth.
-//! 3. A branch's key is the smallest key under it and its reach the largest `last` under it.
+//! 3. A branch's key is the smallest key under it and its reach the largest `last` under it. This is true of every node
+//!    that the branch has ever led to.
 //! 4. A node is at least a quarter full, except for the root: a leaf there holds one entry or more, an inner node two
 //!    branches or more, and an empty tree has no node.
-//! 5. The padding of a node holds no item, so that it keeps no child alive.
-//! 6. Each row of a node knows how far it and all rows before it reach.
-//! 7. `Tree::len` is the number of entries.
-//!
-//! # What a write costs
-//!
-//! One node a level is allocated and copied. A leaf is copied as memory. An inner node counts a reference for each of
-//! its branches, at most [`INNER`], and the old one gives as many back when its last version is dropped.
+//! 5. A node's padding and the tops of its blocks are as its searches need them: see `rows`.
+//! 6. `Writer::len` is the number of entries.
 
 mod rows;
 
@@ -48,14 +54,15 @@ mod check;
 mod tests;
 
 use crate::range::{Address, Span};
-use crate::sync::Arc;
-use rows::{Item, Row, Rows};
+use crate::rcu::{Fresh, Link, Node, NodeRef, Nodes};
+use crate::sync::{CHECKED, Mutex, MutexGuard, epoch, lock};
+use rows::{BLOCK, Item, Row, Rows};
 use std::ops::ControlFlow;
 
-/// Entries of a leaf.
-const LEAF: usize = 32;
+/// Entries of a leaf. Under the checkers few entries are to make many nodes.
+const LEAF: usize = if CHECKED { 4 } else { 32 };
 /// Branches of an inner node.
-const INNER: usize = 16;
+const INNER: usize = if CHECKED { 4 } else { 32 };
 
 /// Sort key and identity of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,243 +82,369 @@ impl<A: Address> Key<A> {
     }
 }
 
-/// One version of the index. Cloning it costs one reference count.
-///
-/// Values are `Copy`: no code of theirs runs when a leaf is copied or a version is dropped.
-#[derive(Clone)]
-pub(crate) struct Tree<A: Address, V: Copy> {
-    root: Option<Link<A, V>>,
-    len: usize,
+/// What a tree maps ranges to. `Copy`: no code of theirs runs when a leaf is copied or freed.
+pub(crate) trait Value: Copy + Send + Sync + 'static {}
+impl<V: Copy + Send + Sync + 'static> Value for V {}
+
+/// The index.
+pub(crate) struct Tree<A: Address, V: Value> {
+    root: Child<A, V>,
+    writer: Mutex<Writer<A, V>>,
 }
 
-/// A counted reference to a node.
-#[derive(Clone)]
-enum Link<A: Address, V: Copy> {
-    Leaf(Arc<Leaf<A, V>>),
-    Inner(Arc<Inner<A, V>>),
-}
+type Leaf<A, V> = Rows<A, Entry<V>, LEAF, { LEAF / BLOCK }>;
+type Inner<A, V> = Rows<A, Branch<A, V>, INNER, { INNER / BLOCK }>;
+type Child<A, V> = Link<Leaf<A, V>, Inner<A, V>>;
+type Published<'g, A, V> = Node<'g, Leaf<A, V>, Inner<A, V>>;
+type New<A, V> = Fresh<Leaf<A, V>, Inner<A, V>>;
 
-type Leaf<A, V> = Rows<A, Entry<A, V>, LEAF>;
-type Inner<A, V> = Rows<A, Branch<A, V>, INNER>;
-
-/// The rest of an entry's row: a leaf has the key's `first` and `id` in columns of their own.
+/// The rest of an entry's row.
 #[derive(Clone, Copy)]
-struct Entry<A, V> {
-    last: A,
-    value: V,
+struct Entry<V>(Option<V>);
+
+impl<V> Entry<V> {
+    fn value(self) -> V {
+        self.0.expect("only padding has no value")
+    }
 }
 
 /// The rest of a branch's row.
 #[derive(Clone)]
-struct Branch<A: Address, V: Copy> {
+struct Branch<A: Address, V: Value> {
     /// `last` of the smallest key under it.
     last: A,
-    /// The largest `last` of all keys under it.
-    reach: A,
-    link: Link<A, V>,
+    child: Child<A, V>,
 }
 
-impl<A: Address, V> Item<A> for Entry<A, V> {
-    fn last(&self) -> A {
-        self.last
+impl<A: Address, V> Item<A> for Entry<V> {
+    fn padding() -> Self {
+        Entry(None)
     }
-    fn reach(&self) -> A {
-        self.last
-    }
-}
-
-impl<A: Address, V: Copy> Item<A> for Branch<A, V> {
-    fn last(&self) -> A {
-        self.last
-    }
-    fn reach(&self) -> A {
-        self.reach
+    #[inline]
+    fn last(&self, reach: A) -> A {
+        reach
     }
 }
 
-impl<A: Address, V: Copy> Tree<A, V> {
-    /// An empty tree; it allocates nothing.
+impl<A: Address, V: Value> Item<A> for Branch<A, V> {
+    fn padding() -> Self {
+        Branch { last: A::MIN, child: Link::nowhere() }
+    }
+    fn last(&self, _reach: A) -> A {
+        self.last
+    }
+}
+
+impl<A: Address, V: Value> Branch<A, V> {
+    #[inline]
+    fn node<'g>(&self, guard: &'g epoch::Guard) -> Published<'g, A, V> {
+        self.child.load(guard).expect("only padding leads nowhere")
+    }
+}
+
+impl<A: Address, V: Value> Tree<A, V> {
+    /// An empty tree; it has no node.
     pub(crate) fn new() -> Self {
-        Tree { root: None, len: 0 }
+        Tree { root: Link::nowhere(), writer: Mutex::new(Writer { len: 0, nodes: Nodes::new() }) }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// A version with one entry more. The key must be new.
-    pub(crate) fn insert(&self, key: Key<A>, value: V) -> Self {
-        let mut root = self.root.clone().unwrap_or_else(|| Link::Leaf(Arc::new(Rows::new())));
-        if let Some(right) = root.insert(key, value) {
-            root = Link::above(root, right);
-        }
-        Tree { root: Some(root), len: self.len + 1 }
-    }
-
-    /// A version without the entry `key`, or `None` if it is not there.
-    pub(crate) fn remove(&self, key: &Key<A>) -> Option<Self> {
-        let mut root = self.root.clone()?;
-        let removed = root.remove(key);
-        removed.then(|| Tree { root: root.without_idle_root(), len: self.len - 1 })
+    /// For changes. Waits for the writer before.
+    pub(crate) fn write(&self) -> Writing<'_, A, V> {
+        Writing { root: &self.root, writer: lock(&self.writer) }
     }
 
     /// Visits, in ascending order, the entries that overlap `span` and are greater than `after`, until told to break.
+    ///
+    /// The values are those of entries that were there at some moment since the call.
+    #[inline]
     pub(crate) fn overlapping(
         &self,
+        guard: &epoch::Guard,
         span: Span<A>,
         after: Option<Key<A>>,
         mut visit: impl FnMut(Key<A>, V) -> ControlFlow<()>,
     ) {
-        if let Some(root) = &self.root {
+        if let Some(root) = self.root.load(guard) {
             // Whether it was told to break or came to the end is for the visitor to know.
-            let _ = root.overlapping(span, after.as_ref(), &mut visit);
+            let _ = root.overlapping(guard, span, after.as_ref(), &mut visit);
         }
     }
 }
 
-impl<A: Address, V: Copy> Link<A, V> {
-    /// A node above two nodes.
-    fn above(left: Self, right: Self) -> Self {
-        let mut inner = Rows::new();
-        inner.insert(0, left.into_row());
-        inner.insert(1, right.into_row());
-        Link::Inner(Arc::new(inner))
+impl<A: Address, V: Value> Drop for Tree<A, V> {
+    fn drop(&mut self) {
+        free_all(&mut self.root);
     }
+}
 
-    fn len(&self) -> usize {
-        match self {
-            Link::Leaf(leaf) => leaf.len(),
-            Link::Inner(inner) => inner.len(),
-        }
+fn free_all<A: Address, V: Value>(link: &mut Child<A, V>) {
+    if let Some(Fresh::Inner(mut inner)) = link.take() {
+        inner.items().iter_mut().for_each(|branch| free_all(&mut branch.child));
     }
+}
 
-    /// The row that stands for this node in the one above it.
-    // INVARIANT 3: every change below a branch ends here.
-    fn into_row(self) -> Row<A, Branch<A, V>> {
-        let (key, reach) = match &self {
-            Link::Leaf(leaf) => (leaf.key(0), leaf.reach()),
-            Link::Inner(inner) => (inner.key(0), inner.reach()),
-        };
-        Row { first: key.first, id: key.id, item: Branch { last: key.last, reach, link: self } }
-    }
-
-    /// Inserts an entry. If this node had to be split, its upper half is given back.
-    fn insert(&mut self, key: Key<A>, value: V) -> Option<Self> {
-        match self {
-            Link::Leaf(leaf) => {
-                let leaf = Arc::make_mut(leaf);
-                let at = leaf.rank(&key);
-                debug_assert!(at == 0 || leaf.key(at - 1) != key, "{key:?} is there already");
-                let entry = Row { first: key.first, id: key.id, item: Entry { last: key.last, value } };
-                leaf.insert(at, entry).map(|right| Link::Leaf(Arc::new(right)))
-            }
-            Link::Inner(inner) => {
-                let inner = Arc::make_mut(inner);
-                let at = inner.branch_of(&key);
-                let mut link = inner.take(at).link;
-                let right = link.insert(key, value);
-                inner.put(at, link.into_row());
-                let right = inner.insert(at + 1, right?.into_row());
-                right.map(|right| Link::Inner(Arc::new(right)))
-            }
-        }
-    }
-
-    /// Removes an entry and says whether it was there.
-    fn remove(&mut self, key: &Key<A>) -> bool {
-        match self {
-            Link::Leaf(leaf) => {
-                let rank = leaf.rank(key);
-                let found = rank > 0 && leaf.key(rank - 1) == *key;
-                if found {
-                    Arc::make_mut(leaf).remove(rank - 1);
-                }
-                found
-            }
-            Link::Inner(inner) => {
-                let inner = Arc::make_mut(inner);
-                let at = inner.branch_of(key);
-                let mut link = inner.take(at).link;
-                let found = link.remove(key);
-                let underfull = link.is_underfull();
-                inner.put(at, link.into_row());
-                if underfull {
-                    inner.refill(at);
-                }
-                found
-            }
-        }
-    }
-
-    fn is_underfull(&self) -> bool {
-        match self {
-            Link::Leaf(leaf) => leaf.len() < Leaf::<A, V>::LEAST,
-            Link::Inner(inner) => inner.len() < Inner::<A, V>::LEAST,
-        }
-    }
-
-    /// Moves rows between two neighbours; gives the right one back unless it came out empty.
-    fn level(&mut self, mut right: Self) -> Option<Self> {
-        match (self, &mut right) {
-            (Link::Leaf(left), Link::Leaf(right)) => Arc::make_mut(left).level(Arc::make_mut(right)),
-            (Link::Inner(left), Link::Inner(right)) => Arc::make_mut(left).level(Arc::make_mut(right)),
-            _ => unreachable!("neighbours have the same depth by invariant 2"),
-        }
-        (right.len() > 0).then_some(right)
-    }
-
-    /// What the root becomes after a removal.
-    // INVARIANT 4: a leaf without entries goes, an inner node with one branch gives way to it.
-    fn without_idle_root(self) -> Option<Self> {
-        match &self {
-            Link::Leaf(leaf) => (leaf.len() > 0).then_some(self),
-            Link::Inner(inner) if inner.len() == 1 => Some(inner.item(0).link.clone()),
-            Link::Inner(_) => Some(self),
-        }
-    }
-
+impl<'g, A: Address, V: Value> Published<'g, A, V> {
     /// As [`Tree::overlapping`].
     fn overlapping(
-        &self,
+        mut self,
+        guard: &'g epoch::Guard,
         span: Span<A>,
-        after: Option<&Key<A>>,
+        mut after: Option<&Key<A>>,
         visit: &mut impl FnMut(Key<A>, V) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        match self {
-            Link::Leaf(leaf) => {
-                let from = after.map_or(0, |key| leaf.rank(key));
-                for at in leaf.overlapping(span, from) {
-                    visit(leaf.key(at), leaf.item(at).value)?;
-                }
+        // The last branch of each node is followed by the loop: most searches enter no other.
+        while let Node::Inner(inner) = self {
+            let from = after.map_or(0, |key| branch_of(&*inner, key));
+            let mut branches = inner.overlapping(span, from);
+            let Some(last) = branches.take_last() else { return ControlFlow::Continue(()) };
+            // Under every branch but `from` all keys are greater.
+            for at in branches {
+                let after = after.filter(|_| at == from);
+                inner.item(at).node(guard).overlapping(guard, span, after, visit)?;
             }
-            Link::Inner(inner) => {
-                let from = after.map_or(0, |key| inner.branch_of(key));
-                for at in inner.overlapping(span, from) {
-                    inner.item(at).link.overlapping(span, after, visit)?;
-                }
-            }
+            after = after.filter(|_| last == from);
+            self = inner.item(last).node(guard);
         }
-        ControlFlow::Continue(())
+        let Node::Leaf(leaf) = self else { unreachable!("there is no third kind") };
+        let from = after.map_or(0, |key| leaf.rank(key));
+        leaf.overlapping(span, from).try_for_each(|at| visit(leaf.key(at), leaf.item(at).value()))
     }
 }
 
-impl<A: Address, V: Copy> Inner<A, V> {
-    /// The branch under which `key` is, or belongs: the last whose smallest key is not greater, or else the first.
-    fn branch_of(&self, key: &Key<A>) -> usize {
-        self.rank(key).saturating_sub(1)
+/// The branch under which `key` is, or belongs: the last whose smallest key is not greater, or else the first.
+fn branch_of<A: Address, V: Value>(inner: &Inner<A, V>, key: &Key<A>) -> usize {
+    inner.rank(key).saturating_sub(1)
+}
+
+/// What changes a tree.
+struct Writer<A: Address, V: Value> {
+    len: usize,
+    nodes: Nodes<Leaf<A, V>, Inner<A, V>>,
+}
+
+/// The right to change a tree, until it is dropped.
+pub(crate) struct Writing<'t, A: Address, V: Value> {
+    root: &'t Child<A, V>,
+    writer: MutexGuard<'t, Writer<A, V>>,
+}
+
+impl<A: Address, V: Value> Writing<'_, A, V> {
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.writer.len
     }
 
-    /// Levels the child at `at`, which is underfull, with a neighbour.
+    /// Where the nodes were that the last change has unlinked.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    fn superseded(&self) -> std::collections::BTreeSet<usize> {
+        self.writer.nodes.last_superseded()
+    }
+
+    /// One entry more. The key must be new.
+    pub(crate) fn insert(&mut self, key: Key<A>, value: V) {
+        let guard = epoch::pin();
+        let mut change = Change { nodes: &mut self.writer.nodes, guard: &guard };
+        change.nodes.begin();
+        let new = match self.root.load(&guard) {
+            Some(root) => change.insert(root, key, value),
+            None => {
+                let mut leaf = Rows::new();
+                leaf.insert(0, entry(key, value));
+                Some(Grown { left: Fresh::Leaf(change.nodes.leaf(&leaf)), right: None })
+            }
+        };
+        match new {
+            Some(Grown { left: root, right: None }) => self.root.publish(Some(root)),
+            Some(Grown { left, right: Some(right) }) => {
+                let root = change.above(left, right);
+                self.root.publish(Some(root));
+            }
+            None => {}
+        }
+        change.nodes.commit(&guard);
+        self.writer.len += 1;
+    }
+
+    /// One entry less. False if `key` is not there.
+    pub(crate) fn remove(&mut self, key: &Key<A>) -> bool {
+        let guard = epoch::pin();
+        let mut change = Change { nodes: &mut self.writer.nodes, guard: &guard };
+        change.nodes.begin();
+        let removed = self.root.load(&guard).and_then(|root| change.remove(root, key));
+        match removed {
+            Some(Removed::New(root)) => publish_root(self.root, root),
+            Some(Removed::Done) => {}
+            None => return false,
+        }
+        change.nodes.commit(&guard);
+        self.writer.len -= 1;
+        true
+    }
+}
+
+/// A change that is under way.
+struct Change<'w, A: Address, V: Value> {
+    nodes: &'w mut Nodes<Leaf<A, V>, Inner<A, V>>,
+    guard: &'w epoch::Guard,
+}
+
+/// What is to replace a node under which an entry was inserted.
+struct Grown<A: Address, V: Value> {
+    left: New<A, V>,
+    /// The upper half, if it had to be split.
+    right: Option<New<A, V>>,
+}
+
+/// What has become of a node from under which an entry was removed.
+enum Removed<A: Address, V: Value> {
+    /// It is still there: the change is published below it.
+    Done,
+    /// It is to be replaced.
+    New(New<A, V>),
+}
+
+impl<A: Address, V: Value> Change<'_, A, V> {
+    /// A node above two nodes.
+    fn above(&mut self, left: New<A, V>, right: New<A, V>) -> New<A, V> {
+        let mut inner = Rows::new();
+        inner.insert(0, row(left));
+        inner.insert(1, row(right));
+        Fresh::Inner(self.nodes.inner(inner))
+    }
+
+    /// Inserts an entry under a node. `None` if that is published; otherwise the node is to be replaced.
+    fn insert(&mut self, node: Published<'_, A, V>, key: Key<A>, value: V) -> Option<Grown<A, V>> {
+        match node {
+            Node::Leaf(leaf) => {
+                let at = leaf.rank(&key);
+                debug_assert!(at == 0 || leaf.key(at - 1) != key, "{key:?} is there already");
+                let mut leaf = self.nodes.supersede_leaf(leaf);
+                let right = leaf.insert(at, entry(key, value));
+                let right = right.map(|right| Fresh::Leaf(self.nodes.leaf(&right)));
+                Some(Grown { left: Fresh::Leaf(leaf), right })
+            }
+            Node::Inner(inner) => {
+                let at = branch_of(&*inner, &key);
+                let Grown { left, right } = self.insert(inner.item(at).node(self.guard), key, value)?;
+                let Some(right) = right else {
+                    return self.replace(inner, at, left).map(|left| Grown { left, right: None });
+                };
+                let mut copy = self.nodes.supersede_inner(inner);
+                copy.put(at, row(left));
+                let right = copy.insert(at + 1, row(right));
+                let right = right.map(|right| Fresh::Inner(self.nodes.inner(right)));
+                Some(Grown { left: Fresh::Inner(copy), right })
+            }
+        }
+    }
+
+    /// Removes an entry from under a node; `None` if it is not there.
+    fn remove(&mut self, node: Published<'_, A, V>, key: &Key<A>) -> Option<Removed<A, V>> {
+        match node {
+            Node::Leaf(leaf) => {
+                let at = leaf.rank(key).checked_sub(1).filter(|&at| leaf.key(at) == *key)?;
+                let mut leaf = self.nodes.supersede_leaf(leaf);
+                leaf.remove(at);
+                Some(Removed::New(Fresh::Leaf(leaf)))
+            }
+            Node::Inner(inner) => {
+                let at = branch_of(&*inner, key);
+                let new = match self.remove(inner.item(at).node(self.guard), key)? {
+                    Removed::New(child) if is_underfull(&child) => Some(self.refill(inner, at, child)),
+                    Removed::New(child) => self.replace(inner, at, child),
+                    Removed::Done => None,
+                };
+                Some(new.map_or(Removed::Done, Removed::New))
+            }
+        }
+    }
+
+    /// Lets a branch lead to a new child. If its row would not be true any more, the node is replaced too.
+    // INVARIANT 3: every new child under an old branch comes by here.
+    fn replace(&mut self, inner: NodeRef<'_, Inner<A, V>>, at: usize, child: New<A, V>) -> Option<New<A, V>> {
+        if hull(&child) == (inner.key(at), inner.row_reach(at)) {
+            inner.item(at).child.publish(Some(child));
+            return None;
+        }
+        let mut inner = self.nodes.supersede_inner(inner);
+        inner.put(at, row(child));
+        Some(Fresh::Inner(inner))
+    }
+
+    /// Replaces a node whose child at `at` is to become `child`, which is underfull: it is levelled with a neighbour.
     // INVARIANT 4: it has one row less than the least and its neighbour the least or more: enough for one node, or for
     // two if they do not fit in one.
-    fn refill(&mut self, at: usize) {
-        let at = at.saturating_sub(1);
-        let (mut left, right) = (self.take(at).link, self.take(at + 1).link);
-        // From right to left: the tops are renewed in the other direction, over rows that must be whole by then.
-        match left.level(right) {
-            Some(right) => self.put(at + 1, right.into_row()),
-            None => self.remove(at + 1),
+    fn refill(&mut self, inner: NodeRef<'_, Inner<A, V>>, at: usize, child: New<A, V>) -> New<A, V> {
+        let neighbour = if at == 0 { 1 } else { at - 1 };
+        let other = self.copy(inner.item(neighbour).node(self.guard));
+        let (mut left, right) = if at < neighbour { (child, other) } else { (other, child) };
+        let at = at.min(neighbour);
+        let mut copy = self.nodes.supersede_inner(inner);
+        match level(&mut left, right) {
+            Some(right) => copy.put(at + 1, row(right)),
+            None => copy.remove(at + 1),
         }
-        self.put(at, left.into_row());
+        copy.put(at, row(left));
+        Fresh::Inner(copy)
+    }
+
+    /// A copy that is going to supersede a node.
+    fn copy(&mut self, node: Published<'_, A, V>) -> New<A, V> {
+        match node {
+            Node::Leaf(leaf) => Fresh::Leaf(self.nodes.supersede_leaf(leaf)),
+            Node::Inner(inner) => Fresh::Inner(self.nodes.supersede_inner(inner)),
+        }
+    }
+}
+
+fn entry<A: Address, V>(key: Key<A>, value: V) -> Row<A, Entry<V>> {
+    Row { first: key.first, reach: key.last, id: key.id, item: Entry(Some(value)) }
+}
+
+/// The row that stands for a node in the one above it.
+// INVARIANT 3: every new branch is made here.
+fn row<A: Address, V: Value>(node: New<A, V>) -> Row<A, Branch<A, V>> {
+    let (key, reach) = hull(&node);
+    Row { first: key.first, reach, id: key.id, item: Branch { last: key.last, child: Link::new(node) } }
+}
+
+/// The smallest key under a node, and how far it reaches.
+fn hull<A: Address, V: Value>(node: &New<A, V>) -> (Key<A>, A) {
+    match node {
+        Fresh::Leaf(leaf) => (leaf.key(0), leaf.reach()),
+        Fresh::Inner(inner) => (inner.key(0), inner.reach()),
+    }
+}
+
+fn is_underfull<A: Address, V: Value>(node: &New<A, V>) -> bool {
+    match node {
+        Fresh::Leaf(leaf) => leaf.is_underfull(),
+        Fresh::Inner(inner) => inner.is_underfull(),
+    }
+}
+
+/// Moves rows between two neighbours; gives the right one back unless it came out empty.
+fn level<A: Address, V: Value>(left: &mut New<A, V>, mut right: New<A, V>) -> Option<New<A, V>> {
+    let rows = match (left, &mut right) {
+        (Fresh::Leaf(left), Fresh::Leaf(right)) => {
+            left.level(right);
+            right.len()
+        }
+        (Fresh::Inner(left), Fresh::Inner(right)) => {
+            left.level(right);
+            right.len()
+        }
+        _ => unreachable!("neighbours have the same depth by invariant 2"),
+    };
+    (rows > 0).then_some(right)
+}
+
+/// Publishes what is left of the root after a removal.
+// INVARIANT 4: a leaf without entries goes, an inner node with one branch gives way to it.
+fn publish_root<A: Address, V: Value>(link: &Child<A, V>, root: New<A, V>) {
+    match root {
+        Fresh::Leaf(leaf) if leaf.len() == 0 => link.publish(None),
+        Fresh::Inner(inner) if inner.len() == 1 => link.publish_same(&inner.item(0).child),
+        root => link.publish(Some(root)),
     }
 }

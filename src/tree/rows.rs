@@ -1,119 +1,167 @@
 //! What a node is made of: up to `CAP` rows in ascending order of their keys, one array per column.
 //!
-//! A row covers the addresses from its `first` to its reach. In a leaf that is an entry's own range, in an inner node
+//! A row covers the addresses from its `first` to its `reach`. In a leaf that is an entry's own range, in an inner node
 //! the hull of everything under one child, so that a search asks the same question on every level: which rows overlap?
-//! Two binary searches answer it, and neither looks at an item. One, in `first`, finds the row at which all rows begin
-//! too late. The other, in `top`, finds the row before which all rows end too early: ranges overlap, so their ends are
-//! in no order, but the largest end so far is. What lies between has to be looked at one by one; if no ranges overlap
-//! each other, it is exactly what is wanted.
+//!
+//! Two binary searches answer it, of as many steps as the node has room for, so that nothing is there to be predicted.
+//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the block of rows before
+//! which all rows end too early: ranges overlap, so their ends are in no order, but the largest end so far is. The rows
+//! between are looked at one by one, a block at a time; if no ranges overlap each other, that is one row too many or two.
 
 use super::Key;
 use crate::range::{Address, Span};
-use std::ops::Range;
 
 /// What a row holds: an entry of a leaf, or a branch of an inner node.
 pub(super) trait Item<A> {
-    /// `last` of the row's key.
-    fn last(&self) -> A;
-    /// The last address that the row covers.
-    fn reach(&self) -> A;
+    /// What is in a row beyond the last one.
+    fn padding() -> Self;
+    /// `last` of the row's key; `reach` is the row's.
+    fn last(&self, reach: A) -> A;
 }
 
 /// One row outside of its columns.
 pub(super) struct Row<A, T> {
     pub(super) first: A,
+    /// The last address that it covers.
+    pub(super) reach: A,
     pub(super) id: u64,
     pub(super) item: T,
 }
 
-/// Up to `CAP` rows. `Copy` if the items are: a copy is then a `memcpy`.
+/// Rows of a block: they share an element of `top`. Fewer would make searches a little faster and leaves larger.
+pub(super) const BLOCK: usize = 4;
+
+/// Up to `CAP` rows, in `BLOCKS` blocks. `Copy` if the items are: a copy is then a `memcpy`.
 ///
-/// Beyond `len` the columns are padding: the items there are `None`, the rest means nothing.
+/// Beyond `len` the items are padding, and `first` is the highest address so that a binary search may look there. So
+/// is `top` in blocks without rows. The rest means nothing there.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<A, T, const CAP: usize> {
+pub(super) struct Rows<A, T, const CAP: usize, const BLOCKS: usize> {
     len: usize,
     first: [A; CAP],
-    /// The largest reach of this row and all before it.
-    top: [A; CAP],
+    /// The largest reach of the rows of a block and all before it.
+    top: [A; BLOCKS],
+    reach: [A; CAP],
     id: [u64; CAP],
-    item: [Option<T>; CAP],
+    item: [T; CAP],
 }
 
-impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
+impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
     /// A node with fewer rows, if it is not the root, is levelled with a neighbour.
     ///
     /// A quarter and not half, so that inserting and removing by turns does not split and merge by turns.
-    pub(super) const LEAST: usize = CAP / 4;
+    pub(super) const LEAST: usize = if CAP < 8 { 2 } else { CAP / 4 };
 
     pub(super) fn new() -> Self {
-        const { assert!(Self::LEAST >= 2, "a node must not be empty when it has one row less than the least") };
-        Rows { len: 0, first: [A::MIN; CAP], top: [A::MIN; CAP], id: [0; CAP], item: [const { None }; CAP] }
+        const {
+            assert!(2 * Self::LEAST <= CAP, "two of the least fit in one node");
+            assert!(CAP == BLOCKS * BLOCK && BLOCKS.is_power_of_two(), "blocks are full, and searched in whole steps");
+            assert!(CAP <= u32::BITS as usize, "`Places` has a bit for each");
+        }
+        Rows {
+            len: 0,
+            first: [A::MAX; CAP],
+            top: [A::MAX; BLOCKS],
+            reach: [A::MIN; CAP],
+            id: [0; CAP],
+            item: std::array::from_fn(|_| T::padding()),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn key(&self, at: usize) -> Key<A> {
-        Key { first: self.first[at], last: self.item(at).last(), id: self.id[at] }
+    pub(super) fn is_underfull(&self) -> bool {
+        self.len < Self::LEAST
     }
 
+    #[inline]
+    pub(super) fn key(&self, at: usize) -> Key<A> {
+        Key { first: self.first[at], last: self.item[at].last(self.reach[at]), id: self.id[at] }
+    }
+
+    #[inline]
     pub(super) fn item(&self, at: usize) -> &T {
-        self.item[at].as_ref().expect("every row below `len` holds an item")
+        &self.item[at]
+    }
+
+    pub(super) fn items(&mut self) -> &mut [T] {
+        &mut self.item[..self.len]
+    }
+
+    pub(super) fn row_reach(&self, at: usize) -> A {
+        self.reach[at]
     }
 
     /// The last address that any row covers. There must be a row.
     pub(super) fn reach(&self) -> A {
-        self.top[self.len - 1]
+        self.top[(self.len - 1) / BLOCK]
     }
 
     /// How many rows have a key up to and including `key`.
     pub(super) fn rank(&self, key: &Key<A>) -> usize {
-        let before = self.first[..self.len].partition_point(|first| *first < key.first);
+        let before = count_front(&self.first, |first| first < key.first).min(self.len);
         before + (before..self.len).take_while(|&at| self.key(at) <= *key).count()
     }
 
     /// The rows from `from` on that overlap `span`, in ascending order.
-    pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> impl Iterator<Item = usize> {
-        let start = self.top[..self.len].partition_point(|top| *top < span.first());
-        let end = self.first[..self.len].partition_point(|first| *first <= span.last());
-        (start.max(from)..end).filter(move |&at| self.item(at).reach() >= span.first())
+    #[inline]
+    pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> Places {
+        let end = count_front(&self.first, |first| first <= span.last()).min(self.len);
+        let mut at = skip_front(&self.top, |top| top < span.first()) * BLOCK;
+        // One block always: in nearly all nodes it is the only one, and a branch would be for nothing but its mispredictions.
+        let mut places = self.block_reaches(at, span.first());
+        at += BLOCK;
+        while at < end {
+            places |= self.block_reaches(at, span.first());
+            at += BLOCK;
+        }
+        Places(places & ((1 << end) - 1) & (u64::MAX << from))
     }
 
-    /// Inserts a row at `at`. If there is no room, the upper half of the rows moves to a new node, which is given back.
+    /// Which rows of the block that begins at `at` reach `address`: their bits.
+    #[inline]
+    fn block_reaches(&self, at: usize, address: A) -> u64 {
+        let reaches = self.reach[at..at + BLOCK].iter().map(|reach| u64::from(*reach >= address));
+        reaches.enumerate().fold(0, |bits, (k, bit)| bits | bit << k) << at
+    }
+
+    /// Inserts a row at `at`. If there is no room, the upper rows move to a new node, which is given back: half of them,
+    /// but as few as may be if the row is the last one. Keys that ascend leave nodes three quarters full behind.
     pub(super) fn insert(&mut self, at: usize, row: Row<A, T>) -> Option<Self> {
         if self.len < CAP {
             self.open(at, row);
             return None;
         }
         let mut right = Self::new();
-        self.move_tail(CAP / 2, &mut right);
+        self.move_tail(if at == CAP { Self::LEAST - 1 } else { CAP / 2 }, &mut right);
         if at <= self.len {
-            self.open(at, row)
+            self.open(at, row);
         } else {
-            right.open(at - self.len, row)
+            right.open(at - self.len, row);
         }
         Some(right)
     }
 
     /// Takes the row at `at` out and closes the gap.
     pub(super) fn remove(&mut self, at: usize) {
-        self.rotate_left(at..self.len, 1);
+        self.first.copy_within(at + 1..self.len, at);
+        self.reach.copy_within(at + 1..self.len, at);
+        self.id.copy_within(at + 1..self.len, at);
+        self.item[at..self.len].rotate_left(1);
         self.len -= 1;
-        self.item[self.len] = None;
+        self.first[self.len] = A::MAX;
+        self.item[self.len] = T::padding();
         self.renew_tops(at);
-    }
-
-    /// Takes the item at `at` out of its row; [`put`](Self::put) must follow before anything else is asked of the row.
-    pub(super) fn take(&mut self, at: usize) -> T {
-        self.item[at].take().expect("every row below `len` holds an item")
     }
 
     /// Writes the row at `at`.
     pub(super) fn put(&mut self, at: usize, row: Row<A, T>) {
         self.first[at] = row.first;
+        self.reach[at] = row.reach;
         self.id[at] = row.id;
-        self.item[at] = Some(row.item);
+        self.item[at] = row.item;
         self.renew_tops(at);
     }
 
@@ -130,63 +178,116 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
 
     /// Makes room at `at`, where there is some, and writes a row there.
     fn open(&mut self, at: usize, row: Row<A, T>) {
-        self.rotate_left(at..self.len + 1, self.len - at);
+        self.first.copy_within(at..self.len, at + 1);
+        self.reach.copy_within(at..self.len, at + 1);
+        self.id.copy_within(at..self.len, at + 1);
         self.len += 1;
+        self.item[at..self.len].rotate_right(1);
         self.put(at, row);
     }
 
     /// Moves the last `count` rows to the front of `right`.
     fn move_tail(&mut self, count: usize, right: &mut Self) {
-        right.rotate_left(0..right.len + count, right.len);
+        right.first.copy_within(..right.len, count);
+        right.reach.copy_within(..right.len, count);
+        right.id.copy_within(..right.len, count);
+        right.item[..right.len + count].rotate_right(count);
         self.len -= count;
         right.len += count;
         self.swap(self.len, right, count);
+        self.first[self.len..].fill(A::MAX);
+        self.renew_tops(self.len);
         right.renew_tops(0);
     }
 
     /// Moves the first `count` rows of `right` to the end.
     fn move_head(&mut self, count: usize, right: &mut Self) {
         self.swap(self.len, right, count);
-        right.rotate_left(0..right.len, count);
+        right.first.copy_within(count..right.len, 0);
+        right.reach.copy_within(count..right.len, 0);
+        right.id.copy_within(count..right.len, 0);
+        right.item[..right.len].rotate_left(count);
         self.len += count;
         right.len -= count;
+        right.first[right.len..].fill(A::MAX);
         self.renew_tops(self.len - count);
         right.renew_tops(0);
     }
 
-    /// Rotates the columns of `rows`; `top` is left to [`renew_tops`](Self::renew_tops).
-    fn rotate_left(&mut self, rows: Range<usize>, by: usize) {
-        self.first[rows.clone()].rotate_left(by);
-        self.id[rows.clone()].rotate_left(by);
-        self.item[rows].rotate_left(by);
+    /// Renews `top` of the blocks from that of row `from` on; the rows before have not changed.
+    fn renew_tops(&mut self, from: usize) {
+        let from = from / BLOCK;
+        let mut top = if from == 0 { A::MIN } else { self.top[from - 1] };
+        for (block, reaches) in self.reach[..self.len].chunks(BLOCK).enumerate().skip(from) {
+            // Of each block by itself first: the blocks do not wait for each other then.
+            top = top.max(reaches.iter().fold(A::MIN, |most, &reach| most.max(reach)));
+            self.top[block] = top;
+        }
+        self.top[self.len.div_ceil(BLOCK)..].fill(A::MAX);
     }
 
-    /// Exchanges `count` rows from `at` on with the first of `right`, all but their `top`.
+    /// Exchanges `count` rows from `at` on with the first of `right`.
     fn swap(&mut self, at: usize, right: &mut Self, count: usize) {
         let rows = at..at + count;
         self.first[rows.clone()].swap_with_slice(&mut right.first[..count]);
+        self.reach[rows.clone()].swap_with_slice(&mut right.reach[..count]);
         self.id[rows.clone()].swap_with_slice(&mut right.id[..count]);
         self.item[rows].swap_with_slice(&mut right.item[..count]);
     }
+}
 
-    /// Renews `top` of the rows from `from` on; those before have not changed.
-    fn renew_tops(&mut self, from: usize) {
-        let mut top = if from == 0 { A::MIN } else { self.top[from - 1] };
-        for at in from..self.len {
-            top = top.max(self.item(at).reach());
-            self.top[at] = top;
-        }
+/// How many elements at the front of `column` are `such`; there is none among the others.
+#[inline]
+fn count_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
+    let last = skip_front(column, &such);
+    last + usize::from(such(column[last]))
+}
+
+/// The first element of `column` that is not `such`, or else the last one. `N` is a power of two.
+#[inline]
+fn skip_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
+    let (mut front, mut step) = (0, N / 2);
+    while step > 0 {
+        front += if such(column[front + step - 1]) { step } else { 0 };
+        step /= 2;
+    }
+    front
+}
+
+/// Places of rows, ascending: one bit each.
+#[derive(Clone, Copy)]
+pub(super) struct Places(u64);
+
+impl Places {
+    /// Takes the last one out.
+    #[inline]
+    pub(super) fn take_last(&mut self) -> Option<usize> {
+        let last = self.0.checked_ilog2()?;
+        self.0 ^= 1 << last;
+        Some(last as usize)
+    }
+}
+
+impl Iterator for Places {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let next = (self.0 != 0).then(|| self.0.trailing_zeros() as usize)?;
+        self.0 &= self.0 - 1;
+        Some(next)
     }
 }
 
 #[cfg(any(test, fuzzing))]
-impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
+impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
     /// Asserts what the tree's invariants say about one node, which must hold `least` rows.
     pub(super) fn check(&self, least: usize) {
         assert!((1..self.len).all(|at| self.key(at - 1) < self.key(at)), "invariant 1");
         assert!((least..=CAP).contains(&self.len), "invariant 4: {} rows, not {least} to {CAP}", self.len);
-        assert!(self.item[self.len..].iter().all(Option::is_none), "invariant 5");
-        let top = |at: usize| (0..=at).map(|at| self.item(at).reach()).max();
-        assert!((0..self.len).all(|at| Some(self.top[at]) == top(at)), "invariant 6");
+        assert!(self.first[self.len..].iter().all(|first| *first == A::MAX), "invariant 5");
+        let top = |block: usize| self.reach[..self.len.min((block + 1) * BLOCK)].iter().max().copied();
+        let tops = (0..BLOCKS).map(|block| if block * BLOCK < self.len { top(block) } else { Some(A::MAX) });
+        assert!(tops.eq(self.top.iter().copied().map(Some)), "invariant 5");
     }
 }

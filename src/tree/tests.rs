@@ -1,9 +1,13 @@
 //! The tree against a sorted list, which is obviously right.
 
-use super::{Key, LEAF, Link, Tree};
+use super::check::children;
+use super::{Key, LEAF, Node, Published, Tree};
 use crate::range::{Address, Span};
+use crate::sync::epoch;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A sequence of numbers that looks random and depends on the seed only (splitmix64).
 struct Random(u64);
@@ -57,7 +61,6 @@ where
 }
 
 /// A tree and the list that it must agree with. The value of an entry is a function of its id.
-#[derive(Clone)]
 struct Pair<A: Address> {
     tree: Tree<A, u64>,
     list: Vec<Key<A>>,
@@ -80,15 +83,15 @@ impl<A: Address> Pair<A> {
     fn insert(&mut self, span: Span<A>) {
         let key = Key::new(span, self.next_id);
         self.next_id += 1;
-        self.tree = self.tree.insert(key, value(key));
+        self.tree.write().insert(key, value(key));
         let at = self.list.partition_point(|other| *other < key);
         self.list.insert(at, key);
     }
 
     fn remove_nth(&mut self, at: usize) {
         let key = self.list.remove(at);
-        self.tree = self.tree.remove(&key).expect("it is there");
-        assert!(self.tree.remove(&key).is_none(), "{key:?} is there twice");
+        assert!(self.tree.write().remove(&key), "{key:?} is not there");
+        assert!(!self.tree.write().remove(&key), "{key:?} is there twice");
     }
 
     /// One random step; `growth` of 100 are insertions.
@@ -102,7 +105,7 @@ impl<A: Address> Pair<A> {
 
     fn assert_equal(&self) {
         self.tree.check();
-        assert_eq!(self.tree.len(), self.list.len());
+        assert_eq!(self.tree.write().len(), self.list.len());
         assert!(self.tree.to_vec().into_iter().eq(self.list.iter().map(|&key| (key, value(key)))));
     }
 
@@ -115,13 +118,14 @@ impl<A: Address> Pair<A> {
 
 /// Levels of nodes.
 fn height<A: Address>(tree: &Tree<A, u64>) -> usize {
-    fn of<A: Address>(link: &Link<A, u64>) -> usize {
-        match link {
-            Link::Leaf(_) => 1,
-            Link::Inner(inner) => 1 + of(&inner.item(0).link),
+    fn of<A: Address>(node: Published<'_, A, u64>, guard: &epoch::Guard) -> usize {
+        match node {
+            Node::Leaf(_) => 1,
+            Node::Inner(inner) => 1 + children(&inner, guard).map(|child| of(child, guard)).max().unwrap(),
         }
     }
-    tree.root.as_ref().map_or(0, of)
+    let guard = epoch::pin();
+    tree.root.load(&guard).map_or(0, |root| of(root, &guard))
 }
 
 fn value<A>(key: Key<A>) -> u64 {
@@ -131,7 +135,7 @@ fn value<A>(key: Key<A>) -> u64 {
 /// The first `limit` entries that a search finds; then it is told to break.
 fn found<A: Address>(tree: &Tree<A, u64>, span: Span<A>, after: Option<Key<A>>, limit: usize) -> Vec<Key<A>> {
     let mut keys = Vec::new();
-    tree.overlapping(span, after, |key, stored| {
+    tree.overlapping(&epoch::pin(), span, after, |key, stored| {
         assert!(keys.len() < limit, "visited after it was told to break");
         assert_eq!(stored, value(key), "{key:?} has the value of another");
         keys.push(key);
@@ -190,7 +194,7 @@ fn long_history(seed: u64, points: &[u64]) {
         }
         assert!(growth < 50 || height(&pair.tree) >= 3, "too small to have an inner node below the root");
     }
-    assert!(pair.tree.root.is_none());
+    assert_eq!(height(&pair.tree), 0);
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn ten_thousand_equal_ranges_are_told_apart_by_their_ids() {
     }
     pair.assert_equal();
     pair.assert_found(at_the_end, None);
-    assert_eq!(pair.tree.remove(&Key::new(at_the_end, 77_777)).map(|tree| tree.len()), None);
+    assert!(!pair.tree.write().remove(&Key::new(at_the_end, 77_777)));
 }
 
 #[test]
@@ -277,11 +281,12 @@ fn a_range_meets_only_what_shares_an_address_with_it() {
 
 #[test]
 fn a_search_that_finds_nothing_visits_one_node_a_level() {
-    fn visited(link: &Link<u64, u64>, searched: Span<u64>) -> usize {
-        match link {
-            Link::Leaf(_) => 1,
-            Link::Inner(inner) => {
-                1 + inner.overlapping(searched, 0).map(|at| visited(&inner.item(at).link, searched)).sum::<usize>()
+    fn visited(node: Published<'_, u64, u64>, searched: Span<u64>, guard: &epoch::Guard) -> usize {
+        match node {
+            Node::Leaf(_) => 1,
+            Node::Inner(inner) => {
+                let entered = inner.overlapping(searched, 0).map(|at| inner.item(at).node(guard));
+                1 + entered.map(|child| visited(child, searched, guard)).sum::<usize>()
             }
         }
     }
@@ -291,11 +296,12 @@ fn a_search_that_finds_nothing_visits_one_node_a_level() {
         let (block, first) = (random.next() % 200, random.next() % 50);
         span(block * 100 + first, block * 100 + first + random.next() % 40)
     }));
-    assert!(height(&pair.tree) >= 4);
+    assert!(height(&pair.tree) >= 3);
+    let guard = epoch::pin();
     for block in 0..200 {
         let gap = span(block * 100 + 90, block * 100 + 99);
         pair.assert_found(gap, None);
-        let visited = visited(pair.tree.root.as_ref().unwrap(), gap);
+        let visited = visited(pair.tree.root.load(&guard).unwrap(), gap, &guard);
         assert!(visited <= height(&pair.tree), "{visited} nodes for nothing in {gap:?}");
     }
 }
@@ -339,42 +345,108 @@ fn a_search_continues_after_an_entry_that_is_gone() {
 }
 
 #[test]
-fn a_version_stays_as_it_was() {
+fn a_search_amid_changes_finds_once_what_is_there_all_along() {
     let mut random = Random(5);
-    let points: Vec<u64> = (0..200).collect();
-    let mut pair = Pair::new();
-    let mut versions = vec![pair.clone()];
-    for step in 1..=3_000 {
-        let inserted = random.short_span(&points, 20);
-        pair.step(&mut random, if step < 2_000 { 90 } else { 10 }, inserted);
-        if step % 100 == 0 {
-            versions.push(pair.clone());
-        }
-    }
-    drop(pair);
-    while !versions.is_empty() {
-        let version = versions.swap_remove(random.below(versions.len()));
-        version.assert_equal();
-        version.assert_found(span(50, 70), None);
+    let points: Vec<u64> = (0..300).collect();
+    for round in 0..60 {
+        // Small ones come and go as a whole while they are searched.
+        let size = if round % 3 == 0 { 40 } else { 2_000 };
+        let mut pair = Pair::with((0..size).map(|_| random.short_span(&points, 20)));
+        let searched = random.span(&points);
+        let before: BTreeSet<_> = pair.list.iter().copied().collect();
+        let growth = random.choice(&[0, 50, 100]);
+        let mut removed = BTreeSet::new();
+        let mut found = Vec::new();
+        let tree = std::mem::replace(&mut pair.tree, Tree::new());
+        tree.overlapping(&epoch::pin(), searched, None, |key, stored| {
+            assert_eq!(stored, value(key));
+            found.push(key);
+            for _ in 0..random.below(30) {
+                if pair.list.is_empty() || random.below(100) < growth {
+                    let key = Key::new(random.short_span(&points, 20), pair.next_id);
+                    pair.next_id += 1;
+                    tree.write().insert(key, value(key));
+                    pair.list.insert(pair.list.partition_point(|other| *other < key), key);
+                } else {
+                    // Often neighbours of what was just found.
+                    let near = pair.list.partition_point(|other| *other < key);
+                    let at = if random.below(2) == 0 { near } else { random.below(pair.list.len()) };
+                    let gone = pair.list.remove(at.min(pair.list.len() - 1));
+                    assert!(tree.write().remove(&gone));
+                    removed.insert(gone);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        pair.tree = tree;
+        pair.assert_equal();
+        assert!(found.is_sorted_by(|left, right| left < right), "not in order, or one of them twice");
+        let overlaps = |key: &&Key<u64>| key.span().overlap(&searched).is_some();
+        assert!(found.iter().all(|key| overlaps(&key)));
+        let missed = before.difference(&removed).filter(overlaps).find(|key| found.binary_search(key).is_err());
+        assert_eq!(missed, None, "{} found of {}", found.len(), before.len());
     }
 }
 
 #[test]
-fn two_versions_grow_apart_from_a_common_one() {
-    let common = Pair::with((0..500_u64).map(|page| span(page, page)));
-    let (mut left, mut right) = (common.clone(), common.clone());
-    for at in 0..250 {
-        left.remove_nth(at);
-        right.insert(span(at as u64, 1_000));
+fn searches_on_other_threads_find_once_what_is_there_all_along() {
+    // Every third page stays; the writer works on those between.
+    let page = |at: u64| Key::new(span(at, at), at);
+    let tree = Tree::new();
+    (0..1_500).map(|at| page(at * 3)).for_each(|key| tree.write().insert(key, value(key)));
+    let done = AtomicBool::new(false);
+    let search = || {
+        let mut searches = 0;
+        while !done.load(Ordering::Relaxed) || searches < 20 {
+            let mut next = 0;
+            tree.overlapping(&epoch::pin(), everything(), None, |key, stored| {
+                assert_eq!(stored, value(key));
+                assert!(key.first <= next, "{next} is there all along and was skipped");
+                next += if key.first == next { 3 } else { 0 };
+                ControlFlow::Continue(())
+            });
+            assert_eq!(next, 4_500);
+            searches += 1;
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(search);
+        scope.spawn(search);
+        for round in 0..20 {
+            let others = || (0..4_500).filter(|at| at % 3 != 0 && (round % 2 == 0 || at % 100 < 50)).map(page);
+            others().for_each(|key| tree.write().insert(key, value(key)));
+            others().for_each(|key| assert!(tree.write().remove(&key)));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    tree.check();
+}
+
+#[test]
+fn what_a_change_supersedes_is_what_it_unlinks() {
+    let mut random = Random(8);
+    let points: Vec<u64> = (0..500).collect();
+    let mut pair = Pair::new();
+    for step in 0..4_000 {
+        let before = pair.tree.nodes();
+        let inserted = random.short_span(&points, 10);
+        pair.step(&mut random, if step < 2_500 { 90 } else { 5 }, inserted);
+        let after = pair.tree.nodes();
+        let superseded = pair.tree.write().superseded();
+        assert!(superseded.iter().copied().eq(before.difference(&after).copied()), "step {step}");
     }
-    for pair in [common, left, right] {
-        pair.assert_equal();
-    }
+}
+
+#[test]
+fn keys_that_ascend_fill_leaves_to_three_quarters() {
+    let pair = Pair::with((0..3_000_u64).map(|page| span(page * 2, page * 2)));
+    let (nodes, least) = (pair.tree.nodes().len(), 3_000 / (LEAF * 3 / 4));
+    assert!(nodes <= least + least / 8, "{nodes} nodes");
 }
 
 #[test]
 fn removing_what_is_not_there_finds_nothing() {
-    assert!(Tree::<u64, u64>::new().remove(&Key::new(everything(), 1)).is_none());
+    assert!(!Tree::<u64, u64>::new().write().remove(&Key::new(everything(), 1)));
     let pair = Pair::with((0..1_000_u64).map(|page| span(page * 4 + 8, page * 4 + 9)));
     for present in &pair.list {
         let Key { first, last, id } = *present;
@@ -385,7 +457,7 @@ fn removing_what_is_not_there_finds_nothing() {
             Key { first, last: last + 1, id },
             Key { first: 0, last: 0, id },
         ] {
-            assert!(pair.tree.remove(&absent).is_none(), "{absent:?}");
+            assert!(!pair.tree.write().remove(&absent), "{absent:?}");
         }
     }
     pair.assert_equal();
