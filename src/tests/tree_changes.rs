@@ -88,6 +88,7 @@ fn a_search_beside_the_first_and_the_last_finds_the_others() {
 }
 
 #[test]
+#[cfg_attr(crossbeam_loom, ignore = "slow with the real epoch; the smaller ones show the same")]
 fn what_was_inserted_before_a_search_is_found_though_its_node_is_replaced() {
     explore(&["announced", "not yet"], |seen| {
         let tree = tree([10, 20, 30, 40, 50, 60]);
