@@ -28,7 +28,7 @@ const NOBODY: Cast = Cast {
     slots: 2,
     batch: 2,
     ranges: &[1, 1],
-    owners: &[0..1, 1..2],
+    owners: &[1, 1],
     subs: 1,
     readers: &[0],
     subscribed: None,
@@ -41,7 +41,7 @@ const NOBODY: Cast = Cast {
 const BIRTH: Cast = Cast { name: "birth", readers: &[0, 0], subscribed: Some(0), ..NOBODY };
 
 /// Three invalidations that overlap on one subscription.
-const THREE: Cast = Cast { name: "three at once", slots: 3, ranges: &[1, 1, 1], owners: &[0..1, 1..2, 2..3], ..NOBODY };
+const THREE: Cast = Cast { name: "three at once", slots: 3, ranges: &[1, 1, 1], owners: &[1, 1, 1], ..NOBODY };
 
 /// Two readers of one subscription: the one settles, the other profits.
 const SETTLING: Cast = Cast { name: "settling", readers: &[0, 0], ..NOBODY };
@@ -56,7 +56,7 @@ const REUSE: Cast = Cast {
     slots: 1,
     batch: 1,
     ranges: &[0b11, 0b01],
-    owners: &[0..2],
+    owners: &[2],
     subs: 2,
     readers: &[0, 1],
     subscribed: Some(1),
@@ -69,7 +69,7 @@ const APART: Cast =
 
 /// Two readers that sleep until one invalidation ends.
 const WAKING: Cast =
-    Cast { name: "waking", slots: 1, ranges: &[1], owners: &[0..1], readers: &[0, 0], sleeps: true, ..NOBODY };
+    Cast { name: "waking", slots: 1, ranges: &[1], owners: &[1], readers: &[0, 0], sleeps: true, ..NOBODY };
 
 /// A reader that sleeps until one invalidation ends, and then until another one does.
 const TWICE: Cast = Cast { name: "waking twice", sleeps: true, ..NOBODY };
@@ -80,7 +80,7 @@ const LEAVING: Cast = Cast {
     name: "leaving",
     slots: 1,
     ranges: &[0b11],
-    owners: &[0..1],
+    owners: &[1],
     subs: 2,
     readers: &[1],
     unsubscribed: Some(0),

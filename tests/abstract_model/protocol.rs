@@ -6,7 +6,6 @@ use super::reader::Reader;
 use super::twin::Twin;
 use super::world::{Broken, Set, Slot, Sub, World, has};
 use stateright::{Model, Property};
-use std::ops::Range;
 
 /// Who takes part in a scenario.
 #[derive(Clone, Debug)]
@@ -17,8 +16,8 @@ pub(crate) struct Cast {
     pub(crate) batch: usize,
     /// Which subscriptions each invalidation overlaps.
     pub(crate) ranges: &'static [Set],
-    /// Which invalidations each owner makes, one after the other.
-    pub(crate) owners: &'static [Range<usize>],
+    /// How many invalidations each owner makes, one after the other.
+    pub(crate) owners: &'static [usize],
     /// How many subscriptions there are. The one that is subscribed meanwhile is the last.
     pub(crate) subs: usize,
     /// The subscription of each reader.
@@ -108,7 +107,11 @@ impl State {
             subs: (0..cast.subs).map(sub).collect(),
             ..World::default()
         };
-        let owners = cast.owners.iter().cloned().map(|numbers| Process::Owner(Owner::new(numbers)));
+        let mut numbers = 0;
+        let owners = cast.owners.iter().map(|many| {
+            numbers += many;
+            Process::Owner(Owner::new(numbers - many..numbers))
+        });
         let readers = cast.readers.iter().map(|&sub| Process::Reader(Reader::new(sub)));
         let subscriber = cast.subscribed.map(|sub| Process::Subscriber(Subscriber::new(sub, protocol)));
         let remover = cast.unsubscribed.map(|sub| Process::Remover(Remover::new(sub)));
