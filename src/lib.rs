@@ -155,6 +155,9 @@
 //!
 //! # Testing a mirror of yours
 //!
+//! With the feature `conformance` there is a harness for that, which drives a mirror of yours and shows the shortest
+//! history in which it is wrong: see `conformance`.
+//!
 //! Built with `--cfg shuttle` or `--cfg loom` the crate uses the primitives of those checkers, so that your own scenarios
 //! can explore it together with your mirror. Under both, time does not pass: limits of time are not observed.
 //!
@@ -164,6 +167,8 @@
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod coarse;
+#[cfg(all(feature = "conformance", not(loom)))]
+pub mod conformance;
 mod error;
 mod event;
 mod finish;
