@@ -16,7 +16,11 @@ fn main() -> Result<(), Failure> {
     let harness = Harness::new().runs(1_000).within(Duration::from_secs(20));
     println!("a right mirror: {}\n", harness.check::<Right>()?);
     show::<Wrong<NoRetry>>(&harness, "it installs without a retry", &[Broken::StaleCommit, Broken::MappedInside]);
-    show::<Wrong<AnotherLock>>(&harness, "its callback takes another lock", &[Broken::LockNotTaken, Broken::MappedInside]);
+    show::<Wrong<AnotherLock>>(
+        &harness,
+        "its callback takes another lock",
+        &[Broken::LockNotTaken, Broken::MappedInside],
+    );
     show::<Wrong<OffByOne>>(&harness, "its callback drops one page too few", &[Broken::NotDropped]);
     show::<Wrong<Waits>>(&harness, "its callback waits when it may not", &[Broken::Blocked]);
     Ok(())

@@ -196,7 +196,7 @@ impl Search {
 
     fn fails_again<S: Subject>(&mut self, program: &Program, broken: Broken) -> Option<Found> {
         let seed = Random::new(self.seed, self.spent.runs as u64).next();
-        self.run::<S>(program, seed, driver::RUNS_TO_SHRINK).filter(|found| found.broken == broken)
+        self.run::<S>(program, seed, driver::RUNS_TO_SHRINK).filter(|found| found.broken.is_like(broken))
     }
 
     fn report(&self, programs: u64) -> Report {

@@ -67,9 +67,7 @@ impl Step {
             Step::Change { pages, whose, nested: None } if pages.len() > 1 => {
                 halves(pages).map(|pages| Step::Change { pages, whose: *whose, nested: None }).into()
             }
-            Step::TryChange { pages } if pages.len() > 1 => {
-                halves(pages).map(|pages| Step::TryChange { pages }).into()
-            }
+            Step::TryChange { pages } if pages.len() > 1 => halves(pages).map(|pages| Step::TryChange { pages }).into(),
             _ => Vec::new(),
         }
     }
@@ -104,17 +102,27 @@ impl Program {
         Program((0..threads).map(|_| thread()).collect())
     }
 
-    /// Programs that do a little less: a thread, a step, or a part of one.
+    /// Programs that do a little less: without a thread, with two threads in a row, without a step, or a part of one.
     pub(super) fn smaller(&self) -> impl Iterator<Item = Program> {
         let without_a_thread = (0..self.0.len()).map(|thread| self.with(|threads| drop(threads.remove(thread))));
+        let pairs = (0..self.0.len()).flat_map(|one| (0..self.0.len()).map(move |other| (one, other)));
+        let in_a_row = pairs.filter(|(one, other)| one != other).map(|(one, other)| {
+            self.with(|threads| {
+                let steps = std::mem::take(&mut threads[other]);
+                threads[one].extend(steps);
+            })
+        });
         let steps = || (0..self.0.len()).flat_map(|thread| (0..self.0[thread].len()).map(move |step| (thread, step)));
-        let without_a_step =
-            steps().map(|(thread, step)| self.with(|threads| drop(threads[thread].remove(step))));
+        let without_a_step = steps().map(|(thread, step)| self.with(|threads| drop(threads[thread].remove(step))));
         let with_a_simpler_step = steps().flat_map(move |(thread, step)| {
             let simpler = self.0[thread][step].simpler().into_iter();
             simpler.map(move |simpler| self.with(|threads| threads[thread][step] = simpler))
         });
-        without_a_thread.chain(without_a_step).chain(with_a_simpler_step).filter(|program| !program.0.is_empty())
+        without_a_thread
+            .chain(in_a_row)
+            .chain(without_a_step)
+            .chain(with_a_simpler_step)
+            .filter(|program| !program.0.is_empty())
     }
 
     fn with(&self, change: impl FnOnce(&mut Vec<Vec<Step>>)) -> Program {

@@ -1,10 +1,10 @@
 //! Shuttle: the schedule is chosen, at random, by priorities (PCT), or by a fuzzer's bytes; and it can tell who waits.
 
+use super::Subject;
 use super::harness::{Limits, Outcome};
 use super::history::{Found, Record};
 use super::program::Program;
 use super::world::World;
-use super::Subject;
 use crate::sync::thread;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, FailurePersistence, MaxSteps};
@@ -187,7 +187,9 @@ fn run_with<S: Subject, T: Scheduler + 'static>(
     while is_over.recv_timeout(limits.patience.saturating_mul(PATIENCES)) == Err(mpsc::RecvTimeoutError::Timeout) {
         let before = std::mem::replace(&mut runs, lock(&row.outcome).runs);
         if runs == before {
-            row.hung("a thread waits for something that Shuttle does not know of: is the mirror built on conformance::sync?");
+            row.hung(
+                "a thread waits for something that Shuttle does not know of: is the mirror built on conformance::sync?",
+            );
             break;
         }
     }

@@ -1,10 +1,10 @@
 //! Plain threads: what the machine happens to do, helped by pauses at the places where it matters.
 
+use super::Subject;
 use super::harness::{Limits, Outcome};
 use super::history::Record;
 use super::program::{Program, Random};
 use super::world::World;
-use super::Subject;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread;

@@ -94,7 +94,13 @@ impl<S: Subject> World<S> {
 
     fn fault(&self, me: Option<usize>, page: usize, slow: bool) {
         self.record().note(me, What::Fault { page });
-        self.mirror.fault(&Fault { page: address::<S>(page, 0), primary: &self.primary, thread: me, slow, index: index::<S> });
+        self.mirror.fault(&Fault {
+            page: address::<S>(page, 0),
+            primary: &self.primary,
+            thread: me,
+            slow,
+            index: index::<S>,
+        });
         self.record().note(me, What::Faulted { page });
         self.assert_fresh(page);
     }
@@ -116,7 +122,8 @@ impl<S: Subject> World<S> {
     }
 
     fn try_change(&self, me: Option<usize>, pages: &Range<usize>) {
-        let start = self.record().note(me, What::Start { pages: pages.clone(), whose: Whose::Nobody, may_block: false });
+        let start =
+            self.record().note(me, What::Start { pages: pages.clone(), whose: Whose::Nobody, may_block: false });
         let opened = self.record().trying(|| self.space.try_invalidate(span::<S>(pages, true), EventKind::Clear));
         let Ok(open) = opened else {
             self.record().note(me, What::Refused);
