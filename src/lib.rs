@@ -155,8 +155,15 @@
 //!
 //! # Testing a mirror of yours
 //!
-//! With the feature `conformance` there is a harness for that, which drives a mirror of yours and shows the shortest
-//! history in which it is wrong: see `conformance`.
+#![cfg_attr(
+    all(feature = "conformance", not(loom)),
+    doc = "The module [`conformance`] (feature `conformance`) drives a mirror of yours and shows the shortest history in"
+)]
+#![cfg_attr(
+    not(all(feature = "conformance", not(loom))),
+    doc = "The module `conformance` (feature `conformance`) drives a mirror of yours and shows the shortest history in"
+)]
+//! which it is wrong.
 //!
 //! Built with `--cfg shuttle` or `--cfg loom` the crate uses the primitives of those checkers, so that your own scenarios
 //! can explore it together with your mirror. Under both, time does not pass: limits of time are not observed.

@@ -67,6 +67,17 @@
 //!
 //! `examples/conformance` has a mirror behind a lock of its own, and what becomes of it if one line is wrong.
 //!
+//! # Whether the search may go where coverage leads it
+//!
+//! A libFuzzer target (`cargo fuzz`) needs one line, because every byte string is a program and a schedule:
+//!
+//! ```text
+//! fuzz_target!(|bytes: &[u8]| Harness::new().check_bytes::<Device>(bytes).unwrap());
+//! ```
+//! ```text
+//! RUSTFLAGS='--cfg shuttle' cargo +nightly fuzz run -s none conformance
+//! ```
+//!
 //! # Who drives it, and what it can see
 //!
 //! | runner | how | same seed, same result |

@@ -53,21 +53,22 @@ impl Step {
         }
     }
 
-    /// Steps that do a little less.
+    /// Steps that do a little less, or something more common.
     fn simpler(&self) -> Vec<Step> {
-        match self {
-            Step::Fault { page, slow: true } => vec![Step::Fault { page: *page, slow: false }],
-            Step::Change { pages, whose, nested: Some(inner) } => {
-                let plain = |pages: &Range<usize>| Step::Change { pages: pages.clone(), whose: *whose, nested: None };
-                vec![plain(pages), plain(inner)]
-            }
-            Step::Change { pages, whose: Whose::Other, nested } => {
-                vec![Step::Change { pages: pages.clone(), whose: Whose::Nobody, nested: nested.clone() }]
-            }
+        let plain = |pages, whose| Step::Change { pages, whose, nested: None };
+        match self.clone() {
+            Step::Fault { page, slow: true } => vec![Step::Fault { page, slow: false }],
+            Step::Change { pages, whose, nested: Some(inner) } => vec![plain(pages, whose), plain(inner, whose)],
+            Step::Change { pages, whose: Whose::Other, nested: None } => vec![plain(pages, Whose::Nobody)],
             Step::Change { pages, whose, nested: None } if pages.len() > 1 => {
-                halves(pages).map(|pages| Step::Change { pages, whose: *whose, nested: None }).into()
+                halves(&pages).map(|pages| plain(pages, whose)).into()
             }
-            Step::TryChange { pages } if pages.len() > 1 => halves(pages).map(|pages| Step::TryChange { pages }).into(),
+            Step::TryChange { pages } if pages.len() > 1 => {
+                let tries = halves(&pages).map(|pages| Step::TryChange { pages });
+                [plain(pages, Whose::Nobody)].into_iter().chain(tries).collect()
+            }
+            Step::TryChange { pages } => vec![plain(pages, Whose::Nobody)],
+            Step::Release => vec![plain(MIRRORED, Whose::Nobody)],
             _ => Vec::new(),
         }
     }
@@ -104,27 +105,48 @@ impl Program {
 
     /// Programs that do a little less: without a thread, with two threads in a row, without a step, or a part of one.
     pub(super) fn smaller(&self) -> impl Iterator<Item = Program> {
-        let without_a_thread = (0..self.0.len()).map(|thread| self.with(|threads| drop(threads.remove(thread))));
-        let pairs = (0..self.0.len()).flat_map(|one| (0..self.0.len()).map(move |other| (one, other)));
-        let in_a_row = pairs.filter(|(one, other)| one != other).map(|(one, other)| {
+        self.without_a_thread()
+            .chain(self.with_two_in_a_row())
+            .chain(self.without_a_step())
+            .chain(self.with_a_simpler_step())
+            .filter(|program| !program.0.is_empty())
+    }
+
+    fn without_a_thread(&self) -> impl Iterator<Item = Program> {
+        (0..self.0.len()).map(|thread| self.with(|threads| threads[thread].clear()))
+    }
+
+    fn with_two_in_a_row(&self) -> impl Iterator<Item = Program> {
+        let numbers = 0..self.0.len();
+        let pairs = numbers.clone().flat_map(move |one| numbers.clone().map(move |other| (one, other)));
+        pairs.filter(|(one, other)| one != other).map(|(one, other)| {
             self.with(|threads| {
                 let steps = std::mem::take(&mut threads[other]);
                 threads[one].extend(steps);
             })
-        });
-        let steps = || (0..self.0.len()).flat_map(|thread| (0..self.0[thread].len()).map(move |step| (thread, step)));
-        let without_a_step = steps().map(|(thread, step)| self.with(|threads| drop(threads[thread].remove(step))));
-        let with_a_simpler_step = steps().flat_map(move |(thread, step)| {
-            let simpler = self.0[thread][step].simpler().into_iter();
-            simpler.map(move |simpler| self.with(|threads| threads[thread][step] = simpler))
-        });
-        without_a_thread
-            .chain(in_a_row)
-            .chain(without_a_step)
-            .chain(with_a_simpler_step)
-            .filter(|program| !program.0.is_empty())
+        })
     }
 
+    fn without_a_step(&self) -> impl Iterator<Item = Program> {
+        let without = |threads: &mut Vec<Vec<Step>>, thread: usize, step| {
+            threads[thread].remove(step);
+        };
+        self.steps().map(move |(thread, step)| self.with(|threads| without(threads, thread, step)))
+    }
+
+    fn with_a_simpler_step(&self) -> impl Iterator<Item = Program> {
+        self.steps().flat_map(move |(thread, step)| {
+            let simpler = self.0[thread][step].simpler().into_iter();
+            simpler.map(move |simpler| self.with(|threads| threads[thread][step] = simpler))
+        })
+    }
+
+    /// Thread and number of each.
+    fn steps(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.0.iter().enumerate().flat_map(|(thread, steps)| (0..steps.len()).map(move |step| (thread, step)))
+    }
+
+    /// The same with a change; threads that have nothing to do are left out.
     fn with(&self, change: impl FnOnce(&mut Vec<Vec<Step>>)) -> Program {
         let mut threads = self.0.clone();
         change(&mut threads);

@@ -3,10 +3,10 @@
 use super::Subject;
 use super::harness::{Limits, Outcome};
 use super::history::{Found, Record};
-use super::program::Program;
+use super::program::{Program, Random};
+use super::sync::thread;
 use super::world::World;
-use crate::sync::thread;
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
+use shuttle::scheduler::{PctScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, FailurePersistence, MaxSteps};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -148,11 +148,12 @@ impl<T: Scheduler> Scheduler for Watched<T> {
     }
 }
 
-/// Runs the program until something is broken, `runs` times at most.
+/// Runs the program until something is broken, `runs` times at most. For one thread there is one schedule.
 pub(super) fn run<S: Subject>(program: &Program, seed: u64, runs: usize, limits: &Limits) -> Outcome {
+    let runs = if program.0.len() == 1 { runs.min(1) } else { runs };
     let by_priority = runs / 2;
-    let random = move || RandomScheduler::new_from_seed(seed, runs - by_priority);
-    let mut outcome = run_with::<S, _>(program, random, limits);
+    let chance = move || Chance { random: Random::new(seed, 0), left: runs - by_priority };
+    let mut outcome = run_with::<S, _>(program, chance, limits);
     if outcome.found.is_none() && by_priority > 0 {
         outcome += run_with::<S, _>(program, move || PctScheduler::new_from_seed(seed, DEPTH, by_priority), limits);
     }
@@ -203,6 +204,27 @@ fn config() -> Config {
     // What is printed instead is shorter.
     config.failure_persistence = FailurePersistence::None;
     config
+}
+
+/// Chooses any task. (Shuttle's own scheduler of this kind reports a failure whenever it is not used up.)
+struct Chance {
+    random: Random,
+    left: usize,
+}
+
+impl Scheduler for Chance {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Schedule::new(0))
+    }
+
+    fn next_task(&mut self, runnable: &[&Task], _: Option<TaskId>, _: bool) -> Option<TaskId> {
+        Some(runnable[self.random.next() as usize % runnable.len()].id())
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.random.next()
+    }
 }
 
 /// Chooses tasks as bytes say.

@@ -10,7 +10,7 @@ use super::program::{MIRRORED, PAGES, Step, Whose};
 use super::{Fault, Generation, Setting, Subject};
 use crate::range::sealed::Sealed;
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU64, Ordering::*};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use crate::{AddressSpace, Event, EventKind, Owner, Span};
 use std::any::Any;
 use std::ops::Range;
@@ -56,6 +56,7 @@ pub(super) struct World<S: Subject> {
     primary: Primary,
     other: Owner,
     own: Owner,
+    released: AtomicBool,
     mirror: S,
 }
 
@@ -66,7 +67,14 @@ impl<S: Subject> World<S> {
         let setting = Setting { space: space.clone(), range: span::<S>(&MIRRORED, false), owner: Owner::new() };
         let mirror = caught(&record, || S::new(&setting))?;
         let primary = Primary { pages: std::array::from_fn(|_| AtomicU64::new(0)), record, pace };
-        Some(World { space, primary, other: Owner::new(), own: setting.owner, mirror })
+        Some(World {
+            space,
+            primary,
+            other: Owner::new(),
+            own: setting.owner,
+            released: AtomicBool::new(false),
+            mirror,
+        })
     }
 
     /// One thread does its steps, until something is broken.
@@ -160,7 +168,11 @@ impl<S: Subject> World<S> {
         assert!(called, "while_locked must call what it is given");
     }
 
+    /// Only the first who releases it waits until all have heard.
     fn release(&self, me: Option<usize>) {
+        if self.released.swap(true, Relaxed) {
+            return;
+        }
         let start = self.record().note(me, What::Release);
         self.space.release();
         self.record().note(me, What::Started);
