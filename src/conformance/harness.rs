@@ -84,7 +84,8 @@ impl Harness {
             let program = Program::new(&mut random.bytes());
             programs += 1;
             if let Some(found) = search.run::<S>(&program, seed, driver::RUNS) {
-                return Err(search.shortest::<S>(program, found));
+                let seed = Some(search.seed);
+                return Err(Failure { seed, ..search.shortest::<S>(program, found) });
             }
         }
         if search.spent.mapped { Ok(search.report(programs)) } else { Err(search.never_mapped()) }
@@ -184,7 +185,7 @@ impl Search {
                 failures += 1;
             }
         }
-        Failure { found, seed: again.seed, runs, failures }
+        Failure { found, seed: None, runs, failures }
     }
 
     fn fails_smaller<S: Subject>(&mut self, program: &Program, broken: Broken) -> Option<(Program, Found)> {
@@ -206,7 +207,7 @@ impl Search {
     fn never_mapped(&self) -> Failure {
         let detail = "fault must leave its page mapped if nobody invalidates it, and held must say so".to_owned();
         let found = Found { broken: Broken::NeverMapped, detail, events: Vec::new() };
-        Failure { found, seed: self.seed, runs: self.spent.runs, failures: 1 }
+        Failure { found, seed: Some(self.seed), runs: self.spent.runs, failures: 1 }
     }
 }
 
@@ -241,7 +242,8 @@ impl fmt::Display for Report {
 #[must_use = "it says which rule is broken"]
 pub struct Failure {
     found: Found,
-    seed: u64,
+    /// `None` if it came from bytes.
+    seed: Option<u64>,
     runs: usize,
     failures: usize,
 }
@@ -262,8 +264,8 @@ impl Failure {
         self.runs
     }
 
-    /// The seed that was in force.
-    pub fn seed(&self) -> u64 {
+    /// The seed that was in force; `None` if it was found by bytes.
+    pub fn seed(&self) -> Option<u64> {
         self.seed
     }
 }
@@ -277,7 +279,10 @@ impl fmt::Display for Failure {
         }
         writeln!(f, "  >>> {detail}")?;
         write!(f, "found after {runs} runs {}, shown is the shortest of {failures} failures; ", driver::NAME)?;
-        write!(f, "to see it again: {SEED}={seed}")
+        match seed {
+            Some(seed) => write!(f, "to see it again: {SEED}={seed}"),
+            None => f.write_str("to see it again: the same bytes"),
+        }
     }
 }
 
