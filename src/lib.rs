@@ -163,6 +163,16 @@
 //!
 //! # Testing a mirror of yours
 //!
+#![cfg_attr(
+    all(feature = "conformance", not(loom)),
+    doc = "The module [`conformance`] (feature `conformance`) drives a mirror of yours and shows the shortest history in"
+)]
+#![cfg_attr(
+    not(all(feature = "conformance", not(loom))),
+    doc = "The module `conformance` (feature `conformance`) drives a mirror of yours and shows the shortest history in"
+)]
+//! which it is wrong.
+//!
 //! Built with `--cfg shuttle` or `--cfg loom` the crate uses the primitives of those checkers, so that your own scenarios
 //! can explore it together with your mirror. Under both, time does not pass: limits of time are not observed.
 //!
@@ -174,6 +184,8 @@ pub mod checked;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod coarse;
+#[cfg(all(feature = "conformance", not(loom)))]
+pub mod conformance;
 mod error;
 mod event;
 mod finish;

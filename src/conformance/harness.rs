@@ -1,0 +1,302 @@
+//! The search for a run that breaks a rule, and for the shortest one that does.
+
+use super::history::{Broken, Event, Found};
+use super::program::{Program, Random};
+use super::{Subject, driver};
+use std::error::Error;
+use std::fmt;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+/// Sets the seed instead of the program.
+const SEED: &str = "INTERVAL_CONFORMANCE_SEED";
+/// Runs to shorten a failure, at most.
+const RUNS_TO_SHORTEN: usize = 20_000;
+/// Histories of the smallest program that are compared. Each may cost the patience with one callback.
+const HISTORIES: usize = 10;
+
+/// Drives mirrors, within a budget.
+///
+/// ```
+/// use interval_notifier::conformance::Harness;
+/// use std::time::Duration;
+/// let harness = Harness::new().runs(10_000).within(Duration::from_secs(5)).seed(7); // whichever comes first
+/// # let _ = harness;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before `check` is called"]
+pub struct Harness {
+    seed: u64,
+    runs: usize,
+    within: Duration,
+    patience: Duration,
+}
+
+impl Default for Harness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Harness {
+    /// 2,000 runs within ten seconds, with seed 0 and a patience of 250 ms.
+    pub fn new() -> Self {
+        Harness { seed: 0, runs: 2_000, within: Duration::from_secs(10), patience: Duration::from_millis(250) }
+    }
+
+    /// Chooses the programs, the pauses and Shuttle's schedules; `INTERVAL_CONFORMANCE_SEED` in the environment has
+    /// precedence. Under Shuttle the same seed finds the same, unless time is up before.
+    pub fn seed(self, seed: u64) -> Self {
+        Harness { seed, ..self }
+    }
+
+    /// At most so many runs, without those that shorten what was found (20,000 at most).
+    pub fn runs(self, runs: usize) -> Self {
+        Harness { runs, ..self }
+    }
+
+    /// No run begins after so long. To shorten what was found, as long again.
+    pub fn within(self, within: Duration) -> Self {
+        Harness { within, ..self }
+    }
+
+    /// How long a callback that may not block gets on plain threads before it counts as waiting, and a twentieth of
+    /// the time after which a run counts as hanging. Only a mirror that is wrong makes the harness wait so long.
+    pub fn patience(self, patience: Duration) -> Self {
+        Harness { patience, ..self }
+    }
+
+    /// Drives mirrors of one kind by programs of its own until one breaks a rule, or the budget is spent.
+    ///
+    /// # Errors
+    ///
+    /// The shortest [`Failure`] found.
+    ///
+    /// # Panics
+    ///
+    /// If the environment sets a seed that is not a number.
+    pub fn check<S: Subject>(&self) -> Result<Report, Failure> {
+        let mut search = Search::new(self);
+        let mut programs = 0;
+        while search.has_budget() {
+            let mut random = Random::new(search.seed, programs);
+            let seed = random.next();
+            let program = Program::new(&mut random.bytes());
+            programs += 1;
+            if let Some(found) = search.run::<S>(&program, seed, driver::RUNS) {
+                let seed = Some(search.seed);
+                return Err(Failure { seed, ..search.shortest::<S>(program, found) });
+            }
+        }
+        if search.spent.mapped { Ok(search.report(programs)) } else { Err(search.never_mapped()) }
+    }
+
+    /// Drives one mirror by bytes: they choose the program, and under Shuttle the schedule too.
+    ///
+    /// For a libFuzzer target, which then searches where coverage leads it (see the [module](super)). Every byte string
+    /// will do.
+    ///
+    /// # Errors
+    ///
+    /// The shortest [`Failure`] found.
+    pub fn check_bytes<S: Subject>(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut search = Search::new(self);
+        let mut rest = bytes.iter().copied();
+        let program = Program::new(&mut rest);
+        let outcome = driver::run_scheduled::<S>(&program, rest.collect(), &search.limits);
+        search.spent += outcome;
+        match search.spent.found.take() {
+            None => Ok(()),
+            Some(found) => Err(search.shortest::<S>(program, found)),
+        }
+    }
+
+    fn seed_in_force(&self) -> u64 {
+        match std::env::var(SEED) {
+            Ok(seed) => seed.parse().unwrap_or_else(|_| panic!("{SEED} must be a number, and is {seed:?}")),
+            Err(_) => self.seed,
+        }
+    }
+}
+
+/// Bounds of a run, whatever runs it.
+pub(super) struct Limits {
+    pub(super) deadline: Instant,
+    pub(super) patience: Duration,
+}
+
+/// What came of some runs.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) runs: usize,
+    pub(super) mapped: bool,
+    pub(super) found: Option<Found>,
+}
+
+impl AddAssign for Outcome {
+    fn add_assign(&mut self, more: Outcome) {
+        self.runs += more.runs;
+        self.mapped |= more.mapped;
+        self.found = more.found;
+    }
+}
+
+/// What is left of the budget, and what came of the rest.
+struct Search {
+    seed: u64,
+    runs: usize,
+    within: Duration,
+    limits: Limits,
+    spent: Outcome,
+}
+
+impl Search {
+    fn new(harness: &Harness) -> Self {
+        let Harness { runs, within, patience, .. } = *harness;
+        let limits = Limits { deadline: after(within), patience };
+        Search { seed: harness.seed_in_force(), runs, within, limits, spent: Outcome::default() }
+    }
+
+    fn has_budget(&self) -> bool {
+        self.spent.runs < self.runs && Instant::now() < self.limits.deadline
+    }
+
+    fn run<S: Subject>(&mut self, program: &Program, seed: u64, runs: usize) -> Option<Found> {
+        let runs = runs.min(self.runs.saturating_sub(self.spent.runs));
+        self.spent += driver::run::<S>(program, seed, runs, &self.limits);
+        self.spent.found.take()
+    }
+
+    /// Makes the program smaller while it fails in the same way, and takes the shortest history of the smallest one.
+    fn shortest<S: Subject>(self, mut program: Program, mut found: Found) -> Failure {
+        let runs = self.spent.runs;
+        let limits = Limits { deadline: after(self.within), ..self.limits };
+        let mut again = Search { runs: RUNS_TO_SHORTEN, limits, spent: Outcome::default(), ..self };
+        let mut failures = 1;
+        // One that is lost is enough.
+        if found.broken != Broken::Hung || !driver::HANGING_IS_FOR_EVER {
+            while let Some((smaller, again)) = again.fails_smaller::<S>(&program, found.broken) {
+                (program, found) = (smaller, again);
+                failures += 1;
+            }
+            for _ in 0..HISTORIES {
+                let Some(other) = again.fails_again::<S>(&program, found.broken) else { break };
+                found = if other.length() < found.length() { other } else { found };
+                failures += 1;
+            }
+        }
+        Failure { found, seed: None, runs, failures }
+    }
+
+    fn fails_smaller<S: Subject>(&mut self, program: &Program, broken: Broken) -> Option<(Program, Found)> {
+        program.smaller().find_map(|smaller| {
+            let found = self.fails_again::<S>(&smaller, broken)?;
+            Some((smaller, found))
+        })
+    }
+
+    fn fails_again<S: Subject>(&mut self, program: &Program, broken: Broken) -> Option<Found> {
+        let seed = Random::new(self.seed, self.spent.runs as u64).next();
+        self.run::<S>(program, seed, driver::RUNS_TO_SHRINK).filter(|found| found.broken.is_like(broken))
+    }
+
+    fn report(&self, programs: u64) -> Report {
+        Report { seed: self.seed, programs, runs: self.spent.runs }
+    }
+
+    fn never_mapped(&self) -> Failure {
+        let detail = "fault must leave its page mapped if nobody invalidates it, and held must say so".to_owned();
+        let found = Found { broken: Broken::NeverMapped, detail, events: Vec::new() };
+        Failure { found, seed: Some(self.seed), runs: self.spent.runs, failures: 1 }
+    }
+}
+
+/// Nothing is broken, as far as this went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    seed: u64,
+    programs: u64,
+    runs: usize,
+}
+
+impl Report {
+    /// How many runs there were.
+    pub fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// The seed that was in force.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { seed, programs, runs } = self;
+        write!(f, "nothing is broken in {runs} runs of {programs} programs {}, seed {seed}", driver::NAME)
+    }
+}
+
+/// A rule is broken. Shown as text it is the whole story: the rule, the history, and how to see it again.
+#[must_use = "it says which rule is broken"]
+pub struct Failure {
+    found: Found,
+    /// `None` if it came from bytes.
+    seed: Option<u64>,
+    runs: usize,
+    failures: usize,
+}
+
+impl Failure {
+    /// Which rule.
+    pub fn broken(&self) -> Broken {
+        self.found.broken
+    }
+
+    /// What happened, in order, in the shortest run found that breaks it.
+    pub fn history(&self) -> &[Event] {
+        &self.found.events
+    }
+
+    /// How many runs it took, without those to shorten it.
+    pub fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// The seed that was in force; `None` if it was found by bytes.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { found: Found { broken, detail, events }, seed, runs, failures } = self;
+        writeln!(f, "{broken}")?;
+        for (number, event) in events.iter().enumerate() {
+            writeln!(f, "  {:>2}. {event}", number + 1)?;
+        }
+        writeln!(f, "  >>> {detail}")?;
+        write!(f, "found after {runs} runs {}, shown is the shortest of {failures} failures; ", driver::NAME)?;
+        match seed {
+            Some(seed) => write!(f, "to see it again: {SEED}={seed}"),
+            None => f.write_str("to see it again: the same bytes"),
+        }
+    }
+}
+
+impl fmt::Debug for Failure {
+    /// The same: it is for `unwrap`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error for Failure {}
+
+fn after(within: Duration) -> Instant {
+    let now = Instant::now();
+    // Too long for the clock is for ever, or a century.
+    now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(3_000_000_000))
+}

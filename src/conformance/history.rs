@@ -1,0 +1,288 @@
+//! What happened in a run, in order, and what is known to be wrong with it.
+
+use super::program::Whose;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a mirror did that it must not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Broken {
+    /// P1: it holds what had changed before it was committed.
+    StaleCommit,
+    /// P2: between start and end it holds what was committed after the start had begun.
+    MappedInside,
+    /// P2: what it held when an invalidation started was still there when the start had returned.
+    NotDropped,
+    /// A start has returned although another thread held the mirror lock all the time: the callback calls `set_seq` under
+    /// another lock, or under none.
+    LockNotTaken,
+    /// P6: a callback has waited for the mirror lock, or for a build, although the invalidation may not block.
+    Blocked,
+    /// Something panicked: the mirror, or the library because of what the mirror did (a refusal where none is allowed).
+    Panicked,
+    /// P7: the threads never came to their end.
+    Hung,
+    /// In no run was a page ever mapped, so that nothing at all was shown.
+    NeverMapped,
+}
+
+impl Broken {
+    /// Can the same mistake show as either? A build that is overtaken shows where it is looked for first.
+    pub(super) fn is_like(self, other: Broken) -> bool {
+        let is_stale = |broken| matches!(broken, Broken::StaleCommit | Broken::MappedInside | Broken::NotDropped);
+        self == other || (is_stale(self) && is_stale(other))
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Broken::StaleCommit => "P1 is broken: something stale was committed",
+            Broken::MappedInside => "P2 is broken: something is mapped between start and end",
+            Broken::NotDropped => "P2 is broken: a start did not make the mirror drop what it held",
+            Broken::LockNotTaken => {
+                "a start went past the mirror lock while it was held: set_seq is called under another lock, or under none"
+            }
+            Broken::Blocked => "P6 is broken: a callback waited although the invalidation may not block",
+            Broken::Panicked => "a panic",
+            Broken::Hung => "P7 is broken: the threads wait for each other, or for ever",
+            Broken::NeverMapped => "no fault ever left its page mapped: nothing was tested",
+        })
+    }
+}
+
+/// One moment of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `None`: when all threads had gone.
+    thread: Option<usize>,
+    what: What,
+}
+
+impl Event {
+    /// Which thread it was, from 0; `None` if it was after the end of all.
+    pub fn thread(&self) -> Option<usize> {
+        self.thread
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Fault { page: usize },
+    Read { page: usize, generation: u64 },
+    Faulted { page: usize },
+    Start { pages: Range<usize>, whose: Whose, may_block: bool },
+    Started,
+    Refused,
+    Changed { page: usize, generation: u64, start: usize },
+    End { pages: Range<usize> },
+    Hold,
+    LetGo,
+    Release,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.thread {
+            Some(thread) => write!(f, "thread {thread}: ")?,
+            None => f.write_str("at rest:  ")?,
+        }
+        match &self.what {
+            What::Fault { page } => write!(f, "faults page {page} in"),
+            What::Read { page, generation } => write!(f, "  the build reads page {page}: generation {generation}"),
+            What::Faulted { page } => write!(f, "  the fault on page {page} is done"),
+            What::Start { pages, whose, may_block } => {
+                let how = if *may_block { "starts" } else { "starts, without blocking," };
+                let whose = match whose {
+                    Whose::Nobody => "",
+                    Whose::Other => " on behalf of somebody",
+                    Whose::Mirror => " on behalf of the mirror",
+                };
+                write!(f, "{how} to invalidate {}{whose}", Pages(pages))
+            }
+            What::Started => f.write_str("  the start has returned"),
+            What::Refused => f.write_str("  the start was refused"),
+            What::Changed { page, generation, .. } => write!(f, "  changes page {page}: generation {generation}"),
+            What::End { pages } => write!(f, "  ends the invalidation of {}", Pages(pages)),
+            What::Hold => f.write_str("holds the mirror lock"),
+            What::LetGo => f.write_str("  lets go of the mirror lock"),
+            What::Release => f.write_str("releases the address space"),
+        }
+    }
+}
+
+/// Pages as one says them.
+pub(super) struct Pages<'a>(pub(super) &'a Range<usize>);
+
+impl fmt::Display for Pages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "page {}", self.0.start),
+            _ => write!(f, "pages {} to {}", self.0.start, self.0.end - 1),
+        }
+    }
+}
+
+/// Something wrong, and what led to it.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) broken: Broken,
+    pub(super) detail: String,
+    pub(super) events: Vec<Event>,
+}
+
+impl Found {
+    /// The shorter history is the better one; then the one that goes less to and fro.
+    pub(super) fn length(&self) -> (usize, usize) {
+        let switches = self.events.windows(2).filter(|pair| pair[0].thread != pair[1].thread).count();
+        (self.events.len(), switches)
+    }
+}
+
+/// The record of one run. It outlives a run that hangs.
+///
+/// Everything in it is the standard library's under every runner: it lies outside of what is explored.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pages: Mutex<Told>,
+    /// Non-blocking starts that have yet to return.
+    tries: AtomicUsize,
+    /// Was any page ever mapped?
+    mapped: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    events: Vec<Event>,
+    /// What came first; nothing is noted after it.
+    broken: Option<(Broken, String)>,
+}
+
+impl Record {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes it; its number.
+    pub(super) fn note(&self, thread: Option<usize>, what: What) -> usize {
+        self.told().note(thread, what)
+    }
+
+    /// Notes that the start of that number has returned. It went past the mirror lock if somebody held that all the time.
+    pub(super) fn note_started(&self, thread: Option<usize>, start: usize, takes_lock: bool) {
+        let mut told = self.told();
+        told.note(thread, What::Started);
+        if let Some(holder) = told.holder_since(start).filter(|_| takes_lock) {
+            let detail =
+                format!("the start has returned, and thread {holder} held the mirror lock before and still does");
+            told.breaks(Broken::LockNotTaken, detail);
+        }
+    }
+
+    pub(super) fn breaks(&self, broken: Broken, detail: String) {
+        self.told().breaks(broken, detail);
+    }
+
+    /// The mirror holds `page` in a generation that is too old, or while it must not. Which rule that breaks depends on
+    /// how it came there.
+    pub(super) fn breaks_by(&self, otherwise: Broken, page: usize, generation: u64, start: Option<usize>) {
+        let mut told = self.told();
+        let start = start.or_else(|| told.start_of_the_change_after(page, generation));
+        let before = start.is_some_and(|start| told.was_mapped_before(start, page, generation));
+        let detail = format!("the mirror holds page {page} in generation {generation}");
+        match before {
+            true => told.breaks(Broken::NotDropped, format!("{detail}, as it did before the start")),
+            false => told.breaks(otherwise, detail),
+        }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.told().broken.is_some()
+    }
+
+    /// The run ended so: what was found, if anything was.
+    pub(super) fn found(&self) -> Option<Found> {
+        let told = self.told();
+        let (broken, detail) = told.broken.clone()?;
+        Some(Found { broken, detail, events: told.events.clone() })
+    }
+
+    /// The run did not end.
+    pub(super) fn hung(&self, why: &str) -> Found {
+        let tries = self.tries.load(SeqCst) > 0;
+        self.breaks(if tries { Broken::Blocked } else { Broken::Hung }, why.to_owned());
+        self.found().expect("it is broken now at the latest")
+    }
+
+    /// Calls it as a start that may not block.
+    pub(super) fn trying<R>(&self, start: impl FnOnce() -> R) -> R {
+        struct Over<'a>(&'a AtomicUsize);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        self.tries.fetch_add(1, SeqCst);
+        let _over = Over(&self.tries);
+        start()
+    }
+
+    /// Does nobody start without blocking just now?
+    pub(super) fn nobody_tries(&self) -> bool {
+        self.tries.load(SeqCst) == 0
+    }
+
+    pub(super) fn saw_mapped(&self) {
+        self.mapped.store(true, Relaxed);
+    }
+
+    pub(super) fn was_mapped(&self) -> bool {
+        self.mapped.load(Relaxed)
+    }
+}
+
+impl Told {
+    fn note(&mut self, thread: Option<usize>, what: What) -> usize {
+        if self.broken.is_none() {
+            self.events.push(Event { thread, what });
+        }
+        self.events.len().saturating_sub(1)
+    }
+
+    fn breaks(&mut self, broken: Broken, detail: String) {
+        self.broken.get_or_insert((broken, detail));
+    }
+
+    /// Who held the mirror lock when the start of that number began, and has not let go since? Both are noted under the
+    /// lock, so he holds it still.
+    fn holder_since(&self, start: usize) -> Option<usize> {
+        let holds = |(number, event): &(usize, &Event)| {
+            let later = || self.events[number + 1..].iter();
+            event.what == What::Hold && later().all(|later| later.thread != event.thread)
+        };
+        self.events[..start].iter().enumerate().find(holds).and_then(|(_, event)| event.thread)
+    }
+
+    /// Had every fault that read this generation of the page come to its end before the event of that number?
+    fn was_mapped_before(&self, start: usize, page: usize, generation: u64) -> bool {
+        let is_done = |(number, read): (usize, &Event)| {
+            let done = Event { thread: read.thread, what: What::Faulted { page } };
+            self.events.get(number..start).is_some_and(|between| between.contains(&done))
+        };
+        let reads = self.events.iter().enumerate().filter(|(_, event)| event.what == What::Read { page, generation });
+        reads.clone().count() > 0 && reads.into_iter().all(is_done)
+    }
+
+    /// Where the change began that ended this generation of the page.
+    fn start_of_the_change_after(&self, page: usize, generation: u64) -> Option<usize> {
+        self.events.iter().find_map(|event| match event.what {
+            What::Changed { page: changed, generation: now, start } if changed == page && now > generation => {
+                Some(start)
+            }
+            _ => None,
+        })
+    }
+}

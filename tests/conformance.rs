@@ -1,0 +1,327 @@
+//! The conformance harness finds what is wrong with a mirror, soon, and nothing with one that is right.
+//!
+//! The mirrors are those of `examples/conformance`. On plain threads by `cargo test`; under Shuttle by
+//! `RUSTFLAGS='--cfg shuttle' cargo test --test conformance --target-dir target/shuttle`.
+#![cfg(not(loom))]
+
+#[path = "../examples/conformance/right.rs"]
+mod right;
+#[path = "../examples/conformance/wrong.rs"]
+mod wrong;
+
+use interval_notifier::conformance::sync::{Mutex, MutexGuard, thread};
+use interval_notifier::conformance::{Broken, Event, Failure, Fault, Generation, Harness, Setting, Subject};
+use interval_notifier::{
+    Ack, Attempt, Call, Change, Invalidate, Mirror, MirrorState, Retry, Span, Subscription, WouldBlock,
+};
+use right::Right;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::RangeBounds;
+use std::time::Duration;
+use wrong::{AnotherLock, NoRetry, OffByOne, Waits, Wrong};
+
+/// Plain threads on a busy machine may not meet often enough to show the shortest history there is.
+const SLACK: usize = if cfg!(shuttle) { 0 } else { 8 };
+
+/// Time is no limit where the result depends on it.
+fn harness() -> Harness {
+    Harness::new().runs(1_000).within(Duration::from_secs(120))
+}
+
+fn failure<S: Subject>() -> Failure {
+    let failure = harness().check::<S>().expect_err("it is wrong");
+    println!("{failure}\n");
+    failure
+}
+
+/// One of these rules is broken, which is found within so many runs and shown in so many events.
+fn assert_found<S: Subject>(rules: &[Broken], runs: usize, events: usize) {
+    let failure = failure::<S>();
+    assert!(rules.contains(&failure.broken()));
+    assert!(failure.runs() <= runs, "it took {} runs", failure.runs());
+    assert!(failure.history().len() <= events + SLACK, "it took {} events", failure.history().len());
+}
+
+#[test]
+fn a_right_mirror_passes() {
+    let report = harness().check::<Right>().unwrap();
+    println!("{report}");
+    assert_eq!(report.runs(), 1_000);
+}
+
+#[test]
+fn a_commit_without_a_retry_is_found() {
+    assert_found::<Wrong<NoRetry>>(&[Broken::StaleCommit, Broken::MappedInside], 500, 7);
+}
+
+#[test]
+fn a_sequence_set_under_another_lock_is_found() {
+    assert_found::<Wrong<AnotherLock>>(&[Broken::LockNotTaken, Broken::MappedInside], 500, 7);
+}
+
+#[test]
+fn a_callback_that_drops_too_little_is_found() {
+    assert_found::<Wrong<OffByOne>>(&[Broken::NotDropped], 500, 8);
+}
+
+#[test]
+fn a_callback_that_waits_although_it_may_not_is_found() {
+    assert_found::<Wrong<Waits>>(&[Broken::Blocked], 1_000, 5);
+}
+
+/// A mirror behind the library's lock, of pages that have an inside; `M` says what is wrong with it.
+struct Library<const MISTAKE: u8>(Mirror<Frames<MISTAKE>, usize>);
+
+const RIGHT: u8 = 0;
+const ROUNDS_INWARDS: u8 = 1;
+const IGNORES_MIGRATIONS: u8 = 2;
+const REFUSES_ALWAYS: u8 = 3;
+const PANICS: u8 = 4;
+const NEVER_MAPS: u8 = 5;
+const WAITS_FOR_EVER: u8 = 6;
+
+const PAGE: usize = 4096;
+
+struct Frames<const MISTAKE: u8>(Vec<(usize, Generation)>);
+
+impl<const MISTAKE: u8> MirrorState<usize> for Frames<MISTAKE> {
+    fn invalidate(&mut self, change: &Change<usize>) {
+        assert!(MISTAKE != PANICS || self.0.is_empty(), "out of order");
+        if MISTAKE == REFUSES_ALWAYS {
+            let _ = change.would_block();
+        }
+        let gone = change.overlap();
+        self.0.retain(|&(page, _)| match MISTAKE {
+            ROUNDS_INWARDS => !gone.contains(&page),
+            _ => gone.overlap(&Span::new(page..page + PAGE).unwrap()).is_none(),
+        });
+    }
+
+    fn concerns(&self, change: &Change<usize>) -> bool {
+        MISTAKE != IGNORES_MIGRATIONS || change.event().owner().is_none()
+    }
+}
+
+impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
+    type Address = usize;
+    const PAGE_SIZE: u64 = PAGE as u64;
+
+    fn new(setting: &Setting<usize>) -> Self {
+        Library(setting.space().mirror(setting.range(), Frames(Vec::new())).unwrap())
+    }
+
+    fn fault(&self, fault: &Fault<'_, usize>) {
+        let page = fault.page();
+        while MISTAKE == WAITS_FOR_EVER && self.held(page).is_some() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let build = |_: Attempt<'_, usize>| Ok::<_, Infallible>(fault.read(page));
+        let _ = self.0.update(Retry::forever(), build, |frames, generation| {
+            frames.0.retain(|&(other, _)| other != page);
+            frames.0.extend((MISTAKE != NEVER_MAPS).then_some((page, generation)));
+        });
+    }
+
+    fn held(&self, page: usize) -> Option<Generation> {
+        let found = self.0.with(|frames| frames.0.iter().find(|frame| frame.0 == page).copied());
+        found.ok().flatten().map(|(_, generation)| generation)
+    }
+
+    fn while_locked(&self, then: &mut dyn FnMut()) {
+        let _ = self.0.with(|_| then());
+    }
+}
+
+#[test]
+fn a_right_mirror_of_the_library_passes() {
+    println!("{}", harness().check::<Library<RIGHT>>().unwrap());
+}
+
+#[test]
+fn pages_that_are_hit_in_part_must_go() {
+    assert_found::<Library<ROUNDS_INWARDS>>(&[Broken::NotDropped], 500, 8);
+}
+
+#[test]
+fn what_somebody_else_migrates_concerns_the_mirror() {
+    assert_found::<Library<IGNORES_MIGRATIONS>>(&[Broken::NotDropped], 1_000, 8);
+}
+
+#[test]
+fn a_refusal_where_none_is_allowed_is_reported() {
+    let failure = failure::<Library<REFUSES_ALWAYS>>();
+    assert_eq!(failure.broken(), Broken::Panicked);
+    assert!(failure.to_string().contains("an invalidation that may block must not be refused"));
+}
+
+#[test]
+fn a_panic_is_reported() {
+    let failure = failure::<Library<PANICS>>();
+    assert_eq!(failure.broken(), Broken::Panicked);
+    assert!(failure.to_string().contains("out of order"));
+}
+
+#[test]
+fn a_mirror_that_never_maps_anything_shows_nothing() {
+    let failure = failure::<Library<NEVER_MAPS>>();
+    assert_eq!((failure.broken(), failure.history()), (Broken::NeverMapped, &[] as &[Event]));
+}
+
+/// On plain threads such a run is given up, with its threads, so it is not made shorter.
+#[test]
+fn what_never_ends_is_reported() {
+    let harness = harness().patience(Duration::from_millis(50));
+    let failure = harness.check::<Library<WAITS_FOR_EVER>>().expect_err("it is wrong");
+    println!("{failure}\n");
+    assert_eq!(failure.broken(), Broken::Hung);
+    assert!(cfg!(not(shuttle)) || failure.history().len() <= 5);
+}
+
+/// Mirrors that take every lock they should, but not as they should.
+struct Odd<const MISTAKE: u8>(Subscription<Device<MISTAKE>>);
+
+const SETS_SEQ_AFTERWARDS: u8 = 7;
+const SAYS_UNAFFECTED: u8 = 8;
+const WAITS_FOR_BUILDS: u8 = 9;
+#[cfg(shuttle)]
+const LOCKS_THE_OTHER_WAY_ROUND: u8 = 10;
+
+#[derive(Default)]
+struct Device<const MISTAKE: u8> {
+    mirror: Mutex<()>,
+    pages: Mutex<BTreeMap<u64, Generation>>,
+    other: Mutex<()>,
+}
+
+impl<const MISTAKE: u8> Device<MISTAKE> {
+    fn lock(&self, change: &Change) -> Result<MutexGuard<'_, ()>, WouldBlock> {
+        match change.is_blockable() {
+            true => Ok(self.mirror.lock().unwrap()),
+            false => self.mirror.try_lock().map_err(|_| change.would_block()),
+        }
+    }
+
+    fn forget(&self, change: &Change) {
+        self.pages.lock().unwrap().retain(|page, _| !change.overlap().contains(page));
+    }
+}
+
+impl<const MISTAKE: u8> Invalidate for Device<MISTAKE> {
+    type Locked = ();
+
+    fn invalidate(&self, call: &Call<'_, ()>) -> Result<Ack, WouldBlock> {
+        let _build = (MISTAKE == WAITS_FOR_BUILDS).then(|| self.other.lock().unwrap());
+        let mut locked = self.lock(call)?;
+        self.forget(call);
+        match MISTAKE {
+            SAYS_UNAFFECTED => Ok(call.unaffected()),
+            SETS_SEQ_AFTERWARDS => {
+                drop(locked);
+                Ok(call.set_seq(&mut self.other.lock().unwrap()))
+            }
+            _ => Ok(call.set_seq(&mut locked)),
+        }
+    }
+}
+
+impl<const MISTAKE: u8> Subject for Odd<MISTAKE> {
+    type Address = u64;
+
+    fn new(setting: &Setting) -> Self {
+        Odd(setting.space().subscribe(setting.range(), Device::default()).unwrap())
+    }
+
+    fn fault(&self, fault: &Fault<'_>) {
+        let device = self.0.ops();
+        while let Ok(seq) = self.0.read_begin() {
+            let _build = (MISTAKE == WAITS_FOR_BUILDS).then(|| device.other.lock().unwrap());
+            let generation = fault.read(fault.page());
+            #[cfg(shuttle)]
+            let _pages = (MISTAKE == LOCKS_THE_OTHER_WAY_ROUND).then(|| device.pages.lock().unwrap());
+            let locked = device.mirror.lock().unwrap();
+            let stale = self.0.read_retry(seq, &locked);
+            #[cfg(shuttle)]
+            drop(_pages);
+            if !stale {
+                device.pages.lock().unwrap().insert(fault.page(), generation);
+                return;
+            }
+        }
+    }
+
+    fn held(&self, page: u64) -> Option<Generation> {
+        self.0.ops().pages.lock().unwrap().get(&page).copied()
+    }
+
+    fn while_locked(&self, then: &mut dyn FnMut()) {
+        let _locked = self.0.ops().mirror.lock().unwrap();
+        then();
+    }
+}
+
+#[test]
+fn a_callback_that_says_unaffected_and_drops_is_found() {
+    assert_found::<Odd<SAYS_UNAFFECTED>>(&[Broken::StaleCommit, Broken::MappedInside], 500, 8);
+}
+
+#[test]
+fn a_callback_that_waits_for_a_build_is_found() {
+    assert_found::<Odd<WAITS_FOR_BUILDS>>(&[Broken::Blocked], 1_000, 5);
+}
+
+/// Plain threads would have to meet within a few instructions.
+#[cfg(shuttle)]
+#[test]
+fn a_sequence_set_under_another_lock_is_found_by_its_effects() {
+    assert_found::<Odd<SETS_SEQ_AFTERWARDS>>(&[Broken::StaleCommit, Broken::MappedInside], 1_000, 8);
+}
+
+/// A deadlock would cost plain threads these threads.
+#[cfg(shuttle)]
+#[test]
+fn locks_in_the_wrong_order_are_found() {
+    assert_found::<Odd<LOCKS_THE_OTHER_WAY_ROUND>>(&[Broken::Hung], 1_000, 5);
+}
+
+#[cfg(shuttle)]
+#[test]
+fn the_same_seed_finds_the_same() {
+    let [one, other] = [(); 2].map(|()| failure::<Wrong<NoRetry>>().to_string());
+    assert_eq!(one, other);
+}
+
+/// Bytes that run as they are, and not too many of them.
+#[test]
+fn bytes_are_programs() {
+    let check = |mirror: fn(&Harness, &[u8]) -> Result<(), Failure>, bytes: &[u8]| mirror(&harness(), bytes);
+    for length in 0..100 {
+        let bytes: Vec<u8> = (0..length).map(|i: u8| i.wrapping_mul(97) ^ length).collect();
+        check(Harness::check_bytes::<Right>, &bytes).unwrap();
+        check(Harness::check_bytes::<Library<RIGHT>>, &bytes).unwrap();
+    }
+    let fault_the_last_page = [0, 0, 0, 2, 1];
+    let failure = check(Harness::check_bytes::<Wrong<OffByOne>>, &fault_the_last_page).expect_err("it is wrong");
+    println!("{failure}");
+    assert_eq!((failure.broken(), failure.seed()), (Broken::NotDropped, None));
+}
+
+#[test]
+fn no_run_begins_when_time_is_up() {
+    let failure = Harness::new().within(Duration::ZERO).check::<Right>().expect_err("there was no run");
+    assert_eq!((failure.broken(), failure.runs()), (Broken::NeverMapped, 0));
+}
+
+/// Runs itself once more, in an environment of its own.
+#[test]
+fn the_environment_sets_the_seed() {
+    const NAME: &str = "INTERVAL_CONFORMANCE_SEED";
+    if std::env::var_os(NAME).is_some() {
+        assert_eq!(Harness::new().runs(50).seed(1).check::<Right>().unwrap().seed(), 77);
+    } else {
+        assert_eq!(Harness::new().runs(50).seed(1).check::<Right>().unwrap().seed(), 1);
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "the_environment_sets_the_seed"]).env(NAME, "77");
+        assert!(again.status().unwrap().success());
+    }
+}
