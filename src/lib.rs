@@ -227,5 +227,8 @@ pub use subscription::{Ack, Call, Invalidate, ReadSeq, Subscription};
 #[cfg(feature = "table")]
 pub use table::{DeviceCache, TargetOverflow, TranslationTable};
 
+#[doc = include_str!("checking.md")]
+pub mod checking {}
+
 #[doc = include_str!("porting.md")]
 pub mod porting {}
