@@ -178,12 +178,13 @@ fn what_never_ends_is_reported() {
     assert!(cfg!(not(shuttle)) || failure.history().len() <= 5);
 }
 
-/// Mirrors that take every lock they should, but not as they should.
+/// Mirrors that do all they should, but not as they should.
 struct Odd<const MISTAKE: u8>(Subscription<Device<MISTAKE>>);
 
 const SETS_SEQ_AFTERWARDS: u8 = 7;
 const SAYS_UNAFFECTED: u8 = 8;
 const WAITS_FOR_BUILDS: u8 = 9;
+const READS_BEFORE_IT_BEGINS: u8 = 11;
 #[cfg(shuttle)]
 const LOCKS_THE_OTHER_WAY_ROUND: u8 = 10;
 
@@ -234,9 +235,10 @@ impl<const MISTAKE: u8> Subject for Odd<MISTAKE> {
 
     fn fault(&self, fault: &Fault<'_>) {
         let device = self.0.ops();
+        let before = (MISTAKE == READS_BEFORE_IT_BEGINS).then(|| fault.read(fault.page()));
         while let Ok(seq) = self.0.read_begin() {
             let _build = (MISTAKE == WAITS_FOR_BUILDS).then(|| device.other.lock().unwrap());
-            let generation = fault.read(fault.page());
+            let generation = before.unwrap_or_else(|| fault.read(fault.page()));
             #[cfg(shuttle)]
             let _pages = (MISTAKE == LOCKS_THE_OTHER_WAY_ROUND).then(|| device.pages.lock().unwrap());
             let locked = device.mirror.lock().unwrap();
@@ -268,6 +270,12 @@ fn a_callback_that_says_unaffected_and_drops_is_found() {
 #[test]
 fn a_callback_that_waits_for_a_build_is_found() {
     assert_found::<Odd<WAITS_FOR_BUILDS>>(&[Broken::Blocked], 1_000, 5);
+}
+
+/// It never holds anything between a start and its end.
+#[test]
+fn a_build_that_reads_before_it_begins_is_found() {
+    assert_found::<Odd<READS_BEFORE_IT_BEGINS>>(&[Broken::StaleCommit], 500, 8);
 }
 
 /// Plain threads would have to meet within a few instructions.

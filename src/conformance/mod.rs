@@ -90,6 +90,7 @@
 //! | mistake | reported as | plain threads | Shuttle |
 //! |---|---|---|---|
 //! | a build is installed without a retry | [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
+//! | a build reads before it begins | [`Broken::StaleCommit`] | yes | yes |
 //! | a callback forgets to drop, drops too little, or ignores an event that concerns it | [`Broken::NotDropped`] | yes | yes |
 //! | `set_seq` is called under another lock than the commit's | [`Broken::LockNotTaken`] | yes, unless the callback takes the commit's lock as well | yes |
 //! | the same, and it takes the commit's lock as well, to drop | [`Broken::StaleCommit`], [`Broken::MappedInside`] | hardly: the window is a few instructions | yes |

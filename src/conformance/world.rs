@@ -125,8 +125,9 @@ impl<S: Subject> World<S> {
         if whose != Whose::Mirror {
             self.raise(me, pages, start, || nested.iter().for_each(|inner| self.change(me, inner, whose, None)));
         }
-        open.end();
+        // Noted first: whoever goes on because of the end comes after it.
         self.record().note(me, What::End { pages: pages.clone() });
+        open.end();
     }
 
     fn try_change(&self, me: Option<usize>, pages: &Range<usize>) {
@@ -139,8 +140,8 @@ impl<S: Subject> World<S> {
         };
         self.record().note_started(me, start, concerns(pages));
         self.raise(me, pages, start, || ());
-        open.end();
         self.record().note(me, What::End { pages: pages.clone() });
+        open.end();
     }
 
     /// The change itself, between start and end: nothing is mapped before it, during it or after it.
