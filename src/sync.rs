@@ -1,10 +1,7 @@
-//! The only switch between the standard library, loom, Shuttle and ThreadSanitizer. Nothing else in the crate names any of them.
+//! The only switch between the standard library, loom and Shuttle. Nothing else in the crate names any of them.
 //!
 //! `--cfg loom` explores memory orderings, `--cfg shuttle` explores interleavings. Both replace the primitives below;
 //! what only they need (scheduling points, an epoch of their own) is here too, so that no other file knows of them.
-//!
-//! `--cfg tsan` goes with ThreadSanitizer, which does not see into the standard library: it replaces std's locks, of whose
-//! order it would know nothing, by others that are compiled here.
 
 #[cfg(all(loom, shuttle))]
 compile_error!("choose one of --cfg loom and --cfg shuttle");
@@ -14,11 +11,7 @@ pub(crate) const CHECKED: bool = cfg!(any(loom, shuttle));
 
 #[cfg(not(any(loom, shuttle)))]
 mod arm {
-    #[cfg(tsan)]
-    pub(crate) use super::seen_by_tsan::{Condvar, Mutex, MutexGuard, RwLock};
-    #[cfg(not(tsan))]
-    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock};
-    pub(crate) use std::sync::{TryLockError, atomic};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, TryLockError, atomic};
     #[cfg(test)]
     pub(crate) use std::thread;
     pub(crate) use std::thread_local;
@@ -59,78 +52,6 @@ mod arm {
         // Thread-local blocks are pages apart; the middle bits differ most.
         let token = thread_token();
         (token >> 6) ^ (token >> 12) ^ (token >> 18)
-    }
-}
-
-/// parking_lot's locks as far as we use std's. They are never poisoned; this crate looks at no poison but its own.
-#[cfg(tsan)]
-mod seen_by_tsan {
-    pub(crate) use parking_lot::MutexGuard;
-    use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
-    use std::sync::{LockResult, TryLockError, TryLockResult};
-    use std::time::Duration;
-
-    #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T: ?Sized>(parking_lot::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Mutex(parking_lot::Mutex::new(value))
-        }
-        pub(crate) fn into_inner(self) -> LockResult<T> {
-            Ok(self.0.into_inner())
-        }
-    }
-
-    impl<T: ?Sized> Mutex<T> {
-        pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-            Ok(self.0.lock())
-        }
-        pub(crate) fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-            self.0.try_lock().ok_or(TryLockError::WouldBlock)
-        }
-    }
-
-    #[derive(Debug, Default)]
-    pub(crate) struct Condvar(parking_lot::Condvar);
-
-    impl Condvar {
-        pub(crate) fn new() -> Self {
-            Condvar(parking_lot::Condvar::new())
-        }
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
-        }
-        pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-            self.0.wait(&mut guard);
-            Ok(guard)
-        }
-        pub(crate) fn wait_timeout<'a, T>(
-            &self,
-            mut guard: MutexGuard<'a, T>,
-            limit: Duration,
-        ) -> LockResult<(MutexGuard<'a, T>, bool)> {
-            let timed_out = self.0.wait_for(&mut guard, limit).timed_out();
-            Ok((guard, timed_out))
-        }
-    }
-
-    #[derive(Debug, Default)]
-    pub(crate) struct RwLock<T>(parking_lot::RwLock<T>);
-
-    impl<T> RwLock<T> {
-        pub(crate) fn new(value: T) -> Self {
-            RwLock(parking_lot::RwLock::new(value))
-        }
-        pub(crate) fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
-            self.0.try_read().ok_or(TryLockError::WouldBlock)
-        }
-        pub(crate) fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-            Ok(self.0.write())
-        }
-        pub(crate) fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-            self.0.try_write().ok_or(TryLockError::WouldBlock)
-        }
     }
 }
 
