@@ -83,7 +83,7 @@
 //!  primary side                                      mirror side
 //!  invalidate(range)                                 read_begin()    wait while an overlapping one is active
 //!    1 publish the range in a slot ───────────────►    returns ReadSeq
-//!    2 search the tree ──► snapshot, never blocked
+//!    2 search the tree ──► never blocked by writers
 //!    3 each overlapping subscription                 build           no lock held, may sleep
 //!        ──► lock the mirror; set_seq; drop
 //!                                                    commit          lock the mirror
@@ -137,7 +137,7 @@
 //! | `invalidate` | O(log *n* + *k*), plus the callbacks | lock-free but for the callbacks |
 //! | `try_invalidate` | the same | lock-free if the callbacks keep their word |
 //! | end | one atomic operation, plus the callbacks of notifiers | lock-free; if somebody waits for this one, takes its short lock to wake them |
-//! | `subscribe` | O(log *n*), copies one path of the tree | takes a lock against other subscribers |
+//! | `subscribe` | O(log *n*), copies one leaf of the tree, rarely the path to it | takes a lock against other subscribers |
 //! | `unsubscribe`, drop | the same | and waits for running callbacks |
 //! | `release` | as `invalidate` over everything | and waits for the callbacks of notifiers |
 //!
