@@ -88,28 +88,13 @@ impl<A: Address> Shared<A> {
         let open = EndOnDrop { shared: self, identity };
         slot.open(start.span);
 
-        // Dropped in the reverse order, whatever happens: let go of the batch, finish, end.
-        let mut finishing = Finishing::new(slot);
         let mut batch = Batch::new(&self.registry, slot);
         let mut cursor = Cursor::new(start.span);
-        let mut ticket = None;
-        while batch.fill(&mut cursor) {
-            for hit in batch.hits().filter(|hit| !hit.sequence().is_silent()) {
-                let ticket = *ticket.get_or_insert_with(|| self.draw_ticket());
-                let call = || self.call(&hit, &start, ticket, open.identity);
-                let answer = match start.release {
-                    None => call(),
-                    Some(panics) => panics.catch(call).unwrap_or(Ok(None)),
-                };
-                if let Some(finish) = answer? {
-                    finishing.push(&hit, finish);
-                }
-            }
-        }
-        drop(batch);
-        finishing.run();
-        drop(finishing);
-        let told = if start.release.is_some() { None } else { self.tell(&start, ticket)? };
+        // What only hits and notifiers need is out of the way of an invalidation that meets neither.
+        let ticket = if batch.fill(&mut cursor) { self.call_all(&start, identity, &mut batch, &mut cursor)? } else { None };
+        // That a notifier is not missed is the fences' work, see `Notifiers::load`.
+        let is_told = self.notifiers.len() != 0 && start.release.is_none();
+        let told = if is_told { self.tell(&start, ticket)? } else { None };
         if start.blockable {
             self.sweep();
             if told.is_some() {
@@ -119,7 +104,42 @@ impl<A: Address> Shared<A> {
         Ok(Opened { identity: open.keep(), told })
     }
 
+    /// Calls everybody back: those of the batch, and of those that follow. The ticket, if one was drawn.
+    #[inline(never)]
+    fn call_all(
+        &self,
+        start: &Start<'_, A>,
+        identity: Identity,
+        batch: &mut Batch<'_, A>,
+        cursor: &mut Cursor<A>,
+    ) -> Result<Option<u64>, WouldBlock> {
+        // Dropped in the reverse order, whatever happens: let go of the batch, finish.
+        let mut finishing = Finishing::new(batch.slot());
+        let mut batch = batch.let_go_on_drop();
+        let mut ticket = None;
+        loop {
+            for hit in batch.hits().filter(|hit| !hit.sequence().is_silent()) {
+                let ticket = *ticket.get_or_insert_with(|| self.draw_ticket());
+                let call = || self.call(&hit, start, ticket, identity);
+                let answer = match start.release {
+                    None => call(),
+                    Some(panics) => panics.catch(call).unwrap_or(Ok(None)),
+                };
+                if let Some(finish) = answer? {
+                    finishing.push(&hit, finish);
+                }
+            }
+            if !batch.fill(cursor) {
+                break;
+            }
+        }
+        drop(batch);
+        finishing.run();
+        Ok(ticket)
+    }
+
     /// Tells the notifiers of the start.
+    #[cold]
     fn tell(&self, start: &Start<'_, A>, ticket: Option<u64>) -> Result<Option<Started<A>>, WouldBlock> {
         let Start { span, event, blockable, .. } = *start;
         let ticket = || ticket.unwrap_or_else(|| self.draw_ticket());
@@ -267,8 +287,16 @@ impl<A: Address> Shared<A> {
 
     /// Drops the values of subscriptions that were dropped where nobody may wait. It runs code of the user, and so does
     /// nothing where `may_wait` forbids that too, nor while a panic unwinds.
+    #[inline]
     pub(crate) fn sweep(&self) {
-        if self.registry.has_buried() && self.may_wait() && !std::thread::panicking() {
+        if self.registry.has_buried() {
+            self.sweep_buried();
+        }
+    }
+
+    #[cold]
+    fn sweep_buried(&self) {
+        if self.may_wait() && !std::thread::panicking() {
             // What is dropped may own subscriptions: those are buried in their turn, so that nobody waits here.
             let _inside = Holding::new(self.id);
             self.registry.sweep();

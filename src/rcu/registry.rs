@@ -12,7 +12,7 @@ use crate::sync::{CHECKED, Mutex, epoch, lock};
 use crate::tree::{Key, Tree};
 use arrayvec::ArrayVec;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 
 /// A new subscription.
 pub(crate) struct Inserted<T, A: Address> {
@@ -186,7 +186,12 @@ impl<'r, A: Address> Batch<'r, A> {
         Batch { registry, slot, found: ArrayVec::new(), held: 0 }
     }
 
+    pub(crate) fn slot(&self) -> &'r Slot<A> {
+        self.slot
+    }
+
     /// Lets go of the last ones and searches for the next. False if there are no more.
+    #[inline]
     pub(crate) fn fill(&mut self, cursor: &mut Cursor<A>) -> bool {
         loop {
             self.let_go();
@@ -200,6 +205,7 @@ impl<'r, A: Address> Batch<'r, A> {
         }
     }
 
+    #[inline]
     fn search(&mut self, cursor: &mut Cursor<A>) {
         let guard = epoch::pin();
         // Relaxed: the fence in `Slot::open` came before. If that of a subscriber came before ours, we see that its number
@@ -214,9 +220,15 @@ impl<'r, A: Address> Batch<'r, A> {
             if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         cursor.exhausted = !found.is_full();
-        let Some(last) = found.last() else { return };
-        cursor.after = Some(last.key);
+        if let Some(last) = found.last() {
+            cursor.after = Some(last.key);
+            self.hold(guard);
+        }
+    }
 
+    /// Keeps removers from what was found, and drops what has been removed.
+    fn hold(&mut self, guard: epoch::Guard) {
+        let found = &mut self.found;
         self.slot.hold(found.iter().map(|hit| hit.entry.address()));
         self.held = found.len();
         // Only those that were not marked when we looked, after the fence in `hold`, are protected by `current`
@@ -224,6 +236,11 @@ impl<'r, A: Address> Batch<'r, A> {
         // SAFETY: the entry was found in a tree loaded under `guard`, which is still pinned.
         found.retain(|hit| !unsafe { hit.entry.sequence() }.is_silent());
         drop(guard);
+    }
+
+    /// Whoever fills a batch and finds something has it let go.
+    pub(crate) fn let_go_on_drop(&mut self) -> LetGoOnDrop<'_, 'r, A> {
+        LetGoOnDrop(self)
     }
 
     fn let_go(&mut self) {
@@ -240,9 +257,25 @@ impl<'r, A: Address> Batch<'r, A> {
     }
 }
 
-impl<A: Address> Drop for Batch<'_, A> {
+/// Lets go of a batch, whatever happens: nothing of it is called after this.
+pub(crate) struct LetGoOnDrop<'b, 'r, A: Address>(&'b mut Batch<'r, A>);
+
+impl<'r, A: Address> Deref for LetGoOnDrop<'_, 'r, A> {
+    type Target = Batch<'r, A>;
+    fn deref(&self) -> &Batch<'r, A> {
+        self.0
+    }
+}
+
+impl<A: Address> DerefMut for LetGoOnDrop<'_, '_, A> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0
+    }
+}
+
+impl<A: Address> Drop for LetGoOnDrop<'_, '_, A> {
     fn drop(&mut self) {
-        self.let_go();
+        self.0.let_go();
     }
 }
 
