@@ -20,12 +20,15 @@
 //! 5. A slot of the first block has its bit in `used` from its first use on, set before the fence of that use. A scan that
 //!    does not find the bit has its fence before that one, and nothing to find in the slot: see the fences in `open`.
 
+use crate::notifiers::Started;
 use crate::range::{Address, Span};
 use crate::seq::fence_after_rmw;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*, fence};
 use crate::sync::{CHECKED, Condvar, Mutex, OnceLock, lock, spin_loop, thread_hint, thread_token, wait_until};
 use crate::waits::Waiting;
 use crossbeam_utils::CachePadded;
+use std::fmt;
+use std::mem::ManuallyDrop;
 use std::time::Instant;
 
 /// How many subscriptions are called back between two searches.
@@ -94,6 +97,17 @@ pub(crate) struct Slot<A: Address> {
     finishing: Mutex<Vec<usize>>,
     lock: Mutex<()>,
     woken: Condvar,
+    told: Told<A>,
+}
+
+/// Whom it has told of its start and is to tell of its end. Here, as a guard that is moved about should be small.
+/// Where the guard is leaked nobody is told.
+struct Told<A: Address>(Mutex<Option<ManuallyDrop<Started<A>>>>);
+
+impl<A: Address> fmt::Debug for Told<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl<A: Address> Slot<A> {
@@ -108,6 +122,7 @@ impl<A: Address> Slot<A> {
             finishing: Mutex::new(Vec::new()),
             lock: Mutex::new(()),
             woken: Condvar::new(),
+            told: Told(Mutex::new(None)),
         }
     }
 
@@ -196,6 +211,18 @@ impl<A: Address> Slot<A> {
         if self.state.fetch_and(!(WAIT | FINISHING), AcqRel) & WAIT != 0 {
             self.wake();
         }
+    }
+
+    /// Keeps what is to be told of the end.
+    #[cold]
+    pub(crate) fn keep_told(&self, told: Started<A>) {
+        *lock(&self.told.0) = Some(ManuallyDrop::new(told));
+    }
+
+    /// To be dropped: that tells of the end.
+    #[cold]
+    pub(crate) fn take_told(&self) -> Option<Started<A>> {
+        lock(&self.told.0).take().map(ManuallyDrop::into_inner)
     }
 
     /// Notes whose callback runs (invariant 3).

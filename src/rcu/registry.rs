@@ -190,8 +190,15 @@ impl<'r, A: Address> Batch<'r, A> {
         self.slot
     }
 
-    /// Lets go of the last ones and searches for the next. False if there are no more.
+    /// Searches for the first ones. False if there are none.
     #[inline]
+    pub(crate) fn fill_first(&mut self, cursor: &mut Cursor<A>) -> bool {
+        self.search(cursor);
+        // If all that were found have been removed, the slot holds them still.
+        !self.found.is_empty() || (self.held != 0 && self.fill(cursor))
+    }
+
+    /// Lets go of the last ones and searches for the next. False if there are no more.
     pub(crate) fn fill(&mut self, cursor: &mut Cursor<A>) -> bool {
         loop {
             self.let_go();
@@ -234,7 +241,10 @@ impl<'r, A: Address> Batch<'r, A> {
         // Only those that were not marked when we looked, after the fence in `hold`, are protected by `current`
         // (invariant 3); the others are not to be touched after the pin.
         // SAFETY: the entry was found in a tree loaded under `guard`, which is still pinned.
-        found.retain(|hit| !unsafe { hit.entry.sequence() }.is_silent());
+        let is_silent = |hit: &Found<A>| unsafe { hit.entry.sequence() }.is_silent();
+        if found.iter().any(is_silent) {
+            found.retain(|hit| !is_silent(hit));
+        }
         drop(guard);
     }
 
@@ -329,10 +339,15 @@ impl<'r, A: Address> Finishing<'r, A> {
 
     /// Runs the finishes, in the order of their starts, and what they return after them. All of them run; a panic of
     /// one poisons its subscription and goes on when all have run.
+    #[inline]
     pub(crate) fn run(&mut self) {
-        if self.pending.is_empty() {
-            return;
+        if !self.pending.is_empty() {
+            self.run_pending();
         }
+    }
+
+    #[cold]
+    fn run_pending(&mut self) {
         let panics = Panics::default();
         while !self.pending.is_empty() {
             for Pending { id, entry, finish } in std::mem::take(&mut self.pending) {

@@ -43,7 +43,7 @@
 //!    that the branch has ever led to.
 //! 4. A node is at least a quarter full, except for the root: a leaf there holds one entry or more, an inner node two
 //!    branches or more, and an empty tree has no node.
-//! 5. A node's padding and the tops of its blocks are as its searches need them: see `rows`.
+//! 5. A node's padding and the tops of its rows are as its searches need them: see `rows`.
 //! 6. `Writer::len` is the number of entries.
 
 mod rows;
@@ -56,7 +56,7 @@ mod tests;
 use crate::range::{Address, Span};
 use crate::rcu::{Fresh, Link, Node, NodeRef, Nodes};
 use crate::sync::{CHECKED, Mutex, MutexGuard, epoch, lock};
-use rows::{BLOCK, Item, Row, Rows};
+use rows::{Item, Row, Rows};
 use std::ops::ControlFlow;
 
 /// Entries of a leaf. Under the checkers few entries are to make many nodes.
@@ -92,8 +92,8 @@ pub(crate) struct Tree<A: Address, V: Value> {
     writer: Mutex<Writer<A, V>>,
 }
 
-type Leaf<A, V> = Rows<A, Entry<V>, LEAF, { LEAF / BLOCK }>;
-type Inner<A, V> = Rows<A, Branch<A, V>, INNER, { INNER / BLOCK }>;
+type Leaf<A, V> = Rows<A, Entry<V>, LEAF>;
+type Inner<A, V> = Rows<A, Branch<A, V>, INNER>;
 type Child<A, V> = Link<Leaf<A, V>, Inner<A, V>>;
 type Published<'g, A, V> = Node<'g, Leaf<A, V>, Inner<A, V>>;
 type New<A, V> = Fresh<Leaf<A, V>, Inner<A, V>>;
@@ -196,7 +196,7 @@ impl<'g, A: Address, V: Value> Published<'g, A, V> {
         while let Node::Inner(inner) = self {
             let from = after.map_or(0, |key| branch_of(&*inner, key));
             let mut branches = inner.overlapping(span, from);
-            let Some(last) = branches.take_last() else { return ControlFlow::Continue(()) };
+            let Some(last) = branches.next_back() else { return ControlFlow::Continue(()) };
             // Under every branch but `from` all keys are greater.
             for at in branches {
                 let after = after.filter(|_| at == from);

@@ -4,9 +4,9 @@
 //! the hull of everything under one child, so that a search asks the same question on every level: which rows overlap?
 //!
 //! Two binary searches answer it, of as many steps as the node has room for, so that nothing is there to be predicted.
-//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the block of rows before
-//! which all rows end too early: ranges overlap, so their ends are in no order, but the largest end so far is. The rows
-//! between are looked at one by one, a block at a time; if no ranges overlap each other, that is one row too many or two.
+//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the first row that reaches
+//! far enough: ranges overlap, so their ends are in no order, but the largest end so far is. If that row is not before the
+//! other, nothing overlaps. The rows between are looked at one by one; if no ranges overlap each other, all are hits.
 
 use super::Key;
 use crate::range::{Address, Span};
@@ -28,25 +28,22 @@ pub(super) struct Row<A, T> {
     pub(super) item: T,
 }
 
-/// Rows of a block: they share an element of `top`. Fewer would make searches a little faster and leaves larger.
-pub(super) const BLOCK: usize = 4;
-
-/// Up to `CAP` rows, in `BLOCKS` blocks. `Copy` if the items are: a copy is then a `memcpy`.
+/// Up to `CAP` rows. `Copy` if the items are: a copy is then a `memcpy`.
 ///
-/// Beyond `len` the items are padding, and `first` is the highest address so that a binary search may look there. So
-/// is `top` in blocks without rows. The rest means nothing there.
+/// Beyond `len` the items are padding, and `first` and `top` are the highest address so that a binary search may look
+/// there. The rest means nothing there.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<A, T, const CAP: usize, const BLOCKS: usize> {
+pub(super) struct Rows<A, T, const CAP: usize> {
     len: usize,
     first: [A; CAP],
-    /// The largest reach of the rows of a block and all before it.
-    top: [A; BLOCKS],
+    /// The largest reach of the row and all before it.
+    top: [A; CAP],
     reach: [A; CAP],
     id: [u64; CAP],
     item: [T; CAP],
 }
 
-impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
+impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// A node with fewer rows, if it is not the root, is levelled with a neighbour.
     ///
     /// A quarter and not half, so that inserting and removing by turns does not split and merge by turns.
@@ -55,13 +52,12 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     pub(super) fn new() -> Self {
         const {
             assert!(2 * Self::LEAST <= CAP, "two of the least fit in one node");
-            assert!(CAP == BLOCKS * BLOCK && BLOCKS.is_power_of_two(), "blocks are full, and searched in whole steps");
-            assert!(CAP <= u32::BITS as usize, "`Places` has a bit for each");
+            assert!(CAP.is_power_of_two(), "searched in whole steps");
         }
         Rows {
             len: 0,
             first: [A::MAX; CAP],
-            top: [A::MAX; BLOCKS],
+            top: [A::MAX; CAP],
             reach: [A::MIN; CAP],
             id: [0; CAP],
             item: std::array::from_fn(|_| T::padding()),
@@ -96,7 +92,7 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
 
     /// The last address that any row covers. There must be a row.
     pub(super) fn reach(&self) -> A {
-        self.top[(self.len - 1) / BLOCK]
+        self.top[self.len - 1]
     }
 
     /// How many rows have a key up to and including `key`.
@@ -107,24 +103,10 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
 
     /// The rows from `from` on that overlap `span`, in ascending order.
     #[inline]
-    pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> Places {
+    pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> impl DoubleEndedIterator<Item = usize> {
         let end = count_front(&self.first, |first| first <= span.last()).min(self.len);
-        let mut at = skip_front(&self.top, |top| top < span.first()) * BLOCK;
-        // One block always: in nearly all nodes it is the only one, and a branch would be for nothing but its mispredictions.
-        let mut places = self.block_reaches(at, span.first());
-        at += BLOCK;
-        while at < end {
-            places |= self.block_reaches(at, span.first());
-            at += BLOCK;
-        }
-        Places(places & ((1 << end) - 1) & (u64::MAX << from))
-    }
-
-    /// Which rows of the block that begins at `at` reach `address`: their bits.
-    #[inline]
-    fn block_reaches(&self, at: usize, address: A) -> u64 {
-        let reaches = self.reach[at..at + BLOCK].iter().map(|reach| u64::from(*reach >= address));
-        reaches.enumerate().fold(0, |bits, (k, bit)| bits | bit << k) << at
+        let begin = count_front(&self.top, |top| top < span.first()).max(from);
+        (begin..end).filter(move |&at| self.reach[at] >= span.first())
     }
 
     /// Inserts a row at `at`. If there is no room, the upper rows move to a new node, which is given back: half of them,
@@ -152,6 +134,7 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
         self.item[at..self.len].rotate_left(1);
         self.len -= 1;
         self.first[self.len] = A::MAX;
+        self.top[self.len] = A::MAX;
         self.item[self.len] = T::padding();
         self.renew_tops(at);
     }
@@ -196,7 +179,7 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
         right.len += count;
         self.swap(self.len, right, count);
         self.first[self.len..].fill(A::MAX);
-        self.renew_tops(self.len);
+        self.top[self.len..].fill(A::MAX);
         right.renew_tops(0);
     }
 
@@ -210,20 +193,18 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
         self.len += count;
         right.len -= count;
         right.first[right.len..].fill(A::MAX);
+        right.top[right.len..].fill(A::MAX);
         self.renew_tops(self.len - count);
         right.renew_tops(0);
     }
 
-    /// Renews `top` of the blocks from that of row `from` on; the rows before have not changed.
+    /// Renews `top` from row `from` on; the rows before have not changed.
     fn renew_tops(&mut self, from: usize) {
-        let from = from / BLOCK;
-        let mut top = if from == 0 { A::MIN } else { self.top[from - 1] };
-        for (block, reaches) in self.reach[..self.len].chunks(BLOCK).enumerate().skip(from) {
-            // Of each block by itself first: the blocks do not wait for each other then.
-            top = top.max(reaches.iter().fold(A::MIN, |most, &reach| most.max(reach)));
-            self.top[block] = top;
+        let mut most = if from == 0 { A::MIN } else { self.top[from - 1] };
+        for (top, reach) in self.top[from..self.len].iter_mut().zip(&self.reach[from..self.len]) {
+            most = most.max(*reach);
+            *top = most;
         }
-        self.top[self.len.div_ceil(BLOCK)..].fill(A::MAX);
     }
 
     /// Exchanges `count` rows from `at` on with the first of `right`.
@@ -236,58 +217,26 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     }
 }
 
-/// How many elements at the front of `column` are `such`; there is none among the others.
+/// How many elements at the front of `column` are `such`; there is none among the others. `N` is a power of two.
 #[inline]
 fn count_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
-    let last = skip_front(column, &such);
-    last + usize::from(such(column[last]))
-}
-
-/// The first element of `column` that is not `such`, or else the last one. `N` is a power of two.
-#[inline]
-fn skip_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
     let (mut front, mut step) = (0, N / 2);
     while step > 0 {
         front += if such(column[front + step - 1]) { step } else { 0 };
         step /= 2;
     }
-    front
-}
-
-/// Places of rows, ascending: one bit each.
-#[derive(Clone, Copy)]
-pub(super) struct Places(u64);
-
-impl Places {
-    /// Takes the last one out.
-    #[inline]
-    pub(super) fn take_last(&mut self) -> Option<usize> {
-        let last = self.0.checked_ilog2()?;
-        self.0 ^= 1 << last;
-        Some(last as usize)
-    }
-}
-
-impl Iterator for Places {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let next = (self.0 != 0).then(|| self.0.trailing_zeros() as usize)?;
-        self.0 &= self.0 - 1;
-        Some(next)
-    }
+    front + usize::from(such(column[front]))
 }
 
 #[cfg(any(test, fuzzing))]
-impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
+impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// Asserts what the tree's invariants say about one node, which must hold `least` rows.
     pub(super) fn check(&self, least: usize) {
         assert!((1..self.len).all(|at| self.key(at - 1) < self.key(at)), "invariant 1");
         assert!((least..=CAP).contains(&self.len), "invariant 4: {} rows, not {least} to {CAP}", self.len);
         assert!(self.first[self.len..].iter().all(|first| *first == A::MAX), "invariant 5");
-        let top = |block: usize| self.reach[..self.len.min((block + 1) * BLOCK)].iter().max().copied();
-        let tops = (0..BLOCKS).map(|block| if block * BLOCK < self.len { top(block) } else { Some(A::MAX) });
+        let top = |at: usize| self.reach[..=at].iter().copied().max();
+        let tops = (0..CAP).map(|at| if at < self.len { top(at) } else { Some(A::MAX) });
         assert!(tops.eq(self.top.iter().copied().map(Some)), "invariant 5");
     }
 }
