@@ -179,7 +179,7 @@ impl<A: Address> Shared<A> {
     #[inline(always)] // It is a quarter of what a hit costs: as a function of its own it would be half as much again.
     fn call(&self, hit: &Hit<'_, A>, start: &Start<'_, A>, ticket: u64, identity: Identity) -> Answer {
         let Start { span, event, blockable, .. } = *start;
-        let overlap = hit.key.span().overlap(&span).expect("the search finds what overlaps");
+        let overlap = hit.key().span().overlap(&span).expect("the search finds what overlaps");
         let change = Change { range: span, overlap, event, ticket, blockable };
         let sequence = hit.sequence();
         let context = Context { change, sequence, identity, slots: &self.registry.slots };

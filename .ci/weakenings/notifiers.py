@@ -103,7 +103,7 @@ WEAKENINGS = [
      "self.pending.clear(); self.run();"),
     ("finish: unsubscribe does not wait", SLOTS, "fn holds", "lock(&self.finishing).contains(&entry)", "false"),
     ("finish: nobody woken", SLOTS, "fn let_finished_go", "self.wake();", ""),
-    ("finish: held after the batch only", REGISTRY, "pub(crate) fn push", "self.slot.hold_longer(hit.entry.address());", ""),
+    ("finish: held after the batch only", REGISTRY, "pub(crate) fn push", "self.slot.hold_longer(entry.address());", ""),
     ("finish: without `set_seq`", SUBSCRIPTION, "pub fn with_finish", "self.collided", "true"),
     ("finish: a second one replaces the first", SUBSCRIPTION, "pub fn with_finish", "self.finish.is_none()", "true"),
     # `update`.

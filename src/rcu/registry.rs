@@ -263,7 +263,7 @@ impl<'r, A: Address> Batch<'r, A> {
 
     /// Those of this batch, ascending.
     pub(crate) fn hits(&self) -> impl Iterator<Item = Hit<'_, A>> {
-        self.found.iter().map(|found| Hit { key: found.key, entry: found.entry, batch: self })
+        self.found.iter().map(|found| Hit { found, batch: self })
     }
 }
 
@@ -291,22 +291,25 @@ impl<A: Address> Drop for LetGoOnDrop<'_, '_, A> {
 
 /// One of a batch.
 pub(crate) struct Hit<'b, A: Address> {
-    pub(crate) key: Key<A>,
-    entry: EntryRef<A>,
+    found: &'b Found<A>,
     batch: &'b Batch<'b, A>,
 }
 
 impl<'b, A: Address> Hit<'b, A> {
+    pub(crate) fn key(&self) -> &'b Key<A> {
+        &self.found.key
+    }
+
     pub(crate) fn sequence(&self) -> &'b Sequence {
         // SAFETY: the entry is in `batch`, which is borrowed for `'b`.
-        unsafe { self.entry.sequence() }
+        unsafe { self.found.entry.sequence() }
     }
 
     /// Calls it back.
     pub(crate) fn call(&self, context: &Context<'_, A>) -> Answer {
-        self.batch.slot.set_calling(self.key.id);
+        self.batch.slot.set_calling(self.found.key.id);
         // SAFETY: the entry is in `batch`, which is borrowed for longer than this call.
-        unsafe { self.entry.hear(context) }
+        unsafe { self.found.entry.hear(context) }
     }
 }
 
@@ -333,8 +336,9 @@ impl<'r, A: Address> Finishing<'r, A> {
 
     /// `hit` has started and is to be finished.
     pub(crate) fn push(&mut self, hit: &Hit<'_, A>, finish: Box<dyn Finish>) {
-        self.slot.hold_longer(hit.entry.address());
-        self.pending.push(Pending { id: hit.key.id, entry: hit.entry, finish });
+        let Found { key, entry } = *hit.found;
+        self.slot.hold_longer(entry.address());
+        self.pending.push(Pending { id: key.id, entry, finish });
     }
 
     /// Runs the finishes, in the order of their starts, and what they return after them. All of them run; a panic of
