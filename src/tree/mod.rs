@@ -8,7 +8,7 @@
 //! # Nodes
 //!
 //! A leaf holds entries. An inner node holds branches: a child, the smallest key under it, and how far the ranges under
-//! it reach. Both are [`Rows`], sorted columns of a fixed capacity. The reach is the augmentation: as ranges overlap,
+//! it reach. Both are [`Rows`], sorted and of a fixed capacity. The reach is the augmentation: as ranges overlap,
 //! the order of the keys does not tell where they end.
 //!
 //! A search enters a branch only if its hull, from the smallest `first` to the reach, overlaps what is searched. If all
@@ -56,7 +56,7 @@ mod tests;
 use crate::range::{Address, Span};
 use crate::rcu::{Fresh, Link, Node, NodeRef, Nodes};
 use crate::sync::{CHECKED, Mutex, MutexGuard, epoch, lock};
-use rows::{Item, Row, Rows};
+use rows::{Item, Rest, Row, Rows};
 use std::ops::ControlFlow;
 
 /// Entries of a leaf. Under the checkers few entries are to make many nodes.
@@ -179,7 +179,7 @@ impl<A: Address, V: Value> Drop for Tree<A, V> {
 
 fn free_all<A: Address, V: Value>(link: &mut Child<A, V>) {
     if let Some(Fresh::Inner(mut inner)) = link.take() {
-        inner.items().iter_mut().for_each(|branch| free_all(&mut branch.child));
+        inner.items().for_each(|branch| free_all(&mut branch.child));
     }
 }
 
@@ -398,14 +398,15 @@ impl<A: Address, V: Value> Change<'_, A, V> {
 }
 
 fn entry<A: Address, V>(key: Key<A>, value: V) -> Row<A, Entry<V>> {
-    Row { first: key.first, reach: key.last, id: key.id, item: Entry(Some(value)) }
+    Row { first: key.first, rest: Rest { reach: key.last, id: key.id, item: Entry(Some(value)) } }
 }
 
 /// The row that stands for a node in the one above it.
 // INVARIANT 3: every new branch is made here.
 fn row<A: Address, V: Value>(node: New<A, V>) -> Row<A, Branch<A, V>> {
     let (key, reach) = hull(&node);
-    Row { first: key.first, reach, id: key.id, item: Branch { last: key.last, child: Link::new(node) } }
+    let item = Branch { last: key.last, child: Link::new(node) };
+    Row { first: key.first, rest: Rest { reach, id: key.id, item } }
 }
 
 /// The smallest key under a node, and how far it reaches.

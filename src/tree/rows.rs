@@ -1,4 +1,4 @@
-//! What a node is made of: up to `CAP` rows in ascending order of their keys, one array per column.
+//! What a node is made of: up to `CAP` rows in ascending order of their keys. What searches compare is in columns of its own.
 //!
 //! A row covers the addresses from its `first` to its `reach`. In a leaf that is an entry's own range, in an inner node
 //! the hull of everything under one child, so that a search asks the same question on every level: which rows overlap?
@@ -19,10 +19,16 @@ pub(super) trait Item<A> {
     fn last(&self, reach: A) -> A;
 }
 
-/// One row outside of its columns.
+/// One row.
 pub(super) struct Row<A, T> {
     pub(super) first: A,
-    /// The last address that it covers.
+    pub(super) rest: Rest<A, T>,
+}
+
+/// What a row has besides its `first`: together, as a search that looks at one of them wants them all.
+#[derive(Clone, Copy)]
+pub(super) struct Rest<A, T> {
+    /// The last address that the row covers.
     pub(super) reach: A,
     pub(super) id: u64,
     pub(super) item: T,
@@ -31,16 +37,14 @@ pub(super) struct Row<A, T> {
 /// Up to `CAP` rows. `Copy` if the items are: a copy is then a `memcpy`.
 ///
 /// Beyond `len` the items are padding, and `first` and `top` are the highest address so that a binary search may look
-/// there. The rest means nothing there.
+/// there; `reach` and `id` mean nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<A, T, const CAP: usize> {
     len: usize,
     first: [A; CAP],
     /// The largest reach of the row and all before it.
     top: [A; CAP],
-    reach: [A; CAP],
-    id: [u64; CAP],
-    item: [T; CAP],
+    rest: [Rest<A, T>; CAP],
 }
 
 impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
@@ -58,9 +62,7 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
             len: 0,
             first: [A::MAX; CAP],
             top: [A::MAX; CAP],
-            reach: [A::MIN; CAP],
-            id: [0; CAP],
-            item: std::array::from_fn(|_| T::padding()),
+            rest: std::array::from_fn(|_| Rest { reach: A::MIN, id: 0, item: T::padding() }),
         }
     }
 
@@ -74,20 +76,21 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
 
     #[inline]
     pub(super) fn key(&self, at: usize) -> Key<A> {
-        Key { first: self.first[at], last: self.item[at].last(self.reach[at]), id: self.id[at] }
+        let Rest { reach, id, ref item } = self.rest[at];
+        Key { first: self.first[at], last: item.last(reach), id }
     }
 
     #[inline]
     pub(super) fn item(&self, at: usize) -> &T {
-        &self.item[at]
+        &self.rest[at].item
     }
 
-    pub(super) fn items(&mut self) -> &mut [T] {
-        &mut self.item[..self.len]
+    pub(super) fn items(&mut self) -> impl Iterator<Item = &mut T> {
+        self.rest[..self.len].iter_mut().map(|rest| &mut rest.item)
     }
 
     pub(super) fn row_reach(&self, at: usize) -> A {
-        self.reach[at]
+        self.rest[at].reach
     }
 
     /// The last address that any row covers. There must be a row.
@@ -97,8 +100,11 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
 
     /// How many rows have a key up to and including `key`.
     pub(super) fn rank(&self, key: &Key<A>) -> usize {
-        let before = count_front(&self.first, |first| first < key.first).min(self.len);
-        before + (before..self.len).take_while(|&at| self.key(at) <= *key).count()
+        let mut rank = count_front(&self.first, |first| first < key.first).min(self.len);
+        while rank < self.len && self.first[rank] == key.first && self.key(rank) <= *key {
+            rank += 1;
+        }
+        rank
     }
 
     /// The rows from `from` on that overlap `span`, in ascending order.
@@ -106,7 +112,7 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> impl DoubleEndedIterator<Item = usize> {
         let end = count_front(&self.first, |first| first <= span.last()).min(self.len);
         let begin = count_front(&self.top, |top| top < span.first()).max(from);
-        (begin..end).filter(move |&at| self.reach[at] >= span.first())
+        (begin..end).filter(move |&at| self.rest[at].reach >= span.first())
     }
 
     /// Inserts a row at `at`. If there is no room, the upper rows move to a new node, which is given back: half of them,
@@ -129,22 +135,18 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// Takes the row at `at` out and closes the gap.
     pub(super) fn remove(&mut self, at: usize) {
         self.first.copy_within(at + 1..self.len, at);
-        self.reach.copy_within(at + 1..self.len, at);
-        self.id.copy_within(at + 1..self.len, at);
-        self.item[at..self.len].rotate_left(1);
+        self.rest[at..self.len].rotate_left(1);
         self.len -= 1;
         self.first[self.len] = A::MAX;
         self.top[self.len] = A::MAX;
-        self.item[self.len] = T::padding();
+        self.rest[self.len].item = T::padding();
         self.renew_tops(at);
     }
 
     /// Writes the row at `at`.
     pub(super) fn put(&mut self, at: usize, row: Row<A, T>) {
         self.first[at] = row.first;
-        self.reach[at] = row.reach;
-        self.id[at] = row.id;
-        self.item[at] = row.item;
+        self.rest[at] = row.rest;
         self.renew_tops(at);
     }
 
@@ -162,19 +164,15 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// Makes room at `at`, where there is some, and writes a row there.
     fn open(&mut self, at: usize, row: Row<A, T>) {
         self.first.copy_within(at..self.len, at + 1);
-        self.reach.copy_within(at..self.len, at + 1);
-        self.id.copy_within(at..self.len, at + 1);
         self.len += 1;
-        self.item[at..self.len].rotate_right(1);
+        self.rest[at..self.len].rotate_right(1);
         self.put(at, row);
     }
 
     /// Moves the last `count` rows to the front of `right`.
     fn move_tail(&mut self, count: usize, right: &mut Self) {
         right.first.copy_within(..right.len, count);
-        right.reach.copy_within(..right.len, count);
-        right.id.copy_within(..right.len, count);
-        right.item[..right.len + count].rotate_right(count);
+        right.rest[..right.len + count].rotate_right(count);
         self.len -= count;
         right.len += count;
         self.swap(self.len, right, count);
@@ -187,9 +185,7 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     fn move_head(&mut self, count: usize, right: &mut Self) {
         self.swap(self.len, right, count);
         right.first.copy_within(count..right.len, 0);
-        right.reach.copy_within(count..right.len, 0);
-        right.id.copy_within(count..right.len, 0);
-        right.item[..right.len].rotate_left(count);
+        right.rest[..right.len].rotate_left(count);
         self.len += count;
         right.len -= count;
         right.first[right.len..].fill(A::MAX);
@@ -201,8 +197,8 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// Renews `top` from row `from` on; the rows before have not changed.
     fn renew_tops(&mut self, from: usize) {
         let mut most = if from == 0 { A::MIN } else { self.top[from - 1] };
-        for (top, reach) in self.top[from..self.len].iter_mut().zip(&self.reach[from..self.len]) {
-            most = most.max(*reach);
+        for (top, rest) in self.top[from..self.len].iter_mut().zip(&self.rest[from..self.len]) {
+            most = most.max(rest.reach);
             *top = most;
         }
     }
@@ -211,9 +207,7 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     fn swap(&mut self, at: usize, right: &mut Self, count: usize) {
         let rows = at..at + count;
         self.first[rows.clone()].swap_with_slice(&mut right.first[..count]);
-        self.reach[rows.clone()].swap_with_slice(&mut right.reach[..count]);
-        self.id[rows.clone()].swap_with_slice(&mut right.id[..count]);
-        self.item[rows].swap_with_slice(&mut right.item[..count]);
+        self.rest[rows].swap_with_slice(&mut right.rest[..count]);
     }
 }
 
@@ -235,7 +229,7 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
         assert!((1..self.len).all(|at| self.key(at - 1) < self.key(at)), "invariant 1");
         assert!((least..=CAP).contains(&self.len), "invariant 4: {} rows, not {least} to {CAP}", self.len);
         assert!(self.first[self.len..].iter().all(|first| *first == A::MAX), "invariant 5");
-        let top = |at: usize| self.reach[..=at].iter().copied().max();
+        let top = |at: usize| self.rest[..=at].iter().map(|rest| rest.reach).max();
         let tops = (0..CAP).map(|at| if at < self.len { top(at) } else { Some(A::MAX) });
         assert!(tops.eq(self.top.iter().copied().map(Some)), "invariant 5");
     }
