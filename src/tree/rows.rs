@@ -38,13 +38,27 @@ pub(super) struct Rest<A, T> {
 ///
 /// Beyond `len` the items are padding, and `first` and `top` are the highest address so that a binary search may look
 /// there; `reach` and `id` mean nothing.
-#[derive(Clone, Copy)]
+#[derive(Copy)]
 pub(super) struct Rows<A, T, const CAP: usize> {
     len: usize,
     first: [A; CAP],
     /// The largest reach of the row and all before it.
     top: [A; CAP],
     rest: [Rest<A, T>; CAP],
+}
+
+impl<A: Copy, T: Clone, const CAP: usize> Clone for Rows<A, T, CAP> {
+    fn clone(&self) -> Self {
+        Rows { rest: self.rest.clone(), ..*self }
+    }
+
+    /// Without a copy on the way.
+    fn clone_from(&mut self, other: &Self) {
+        self.len = other.len;
+        self.first = other.first;
+        self.top = other.top;
+        self.rest.clone_from_slice(&other.rest);
+    }
 }
 
 impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
