@@ -1,13 +1,13 @@
 //! Memory for a value that wants a cache line of its own.
 //!
 //! `Box` would do. But allocators, that of the GNU C library among them, may be several times slower where a type asks for
-//! more alignment than all memory has. So what is asked for is more memory instead. The value is put where it is aligned,
-//! and before it is noted where its memory begins:
+//! more alignment than all memory has. So what is asked for is more memory instead. The value is put at the first place in
+//! it that is aligned, and behind it is noted where the memory begins:
 //!
 //! ```text
-//!  begin                     place, aligned
-//!    │  ...  │ begin: a word │ value ...         │  ...  │
-//!    ├──── at most ALIGN ────┤
+//!  begin            place, aligned
+//!    │     ...        │ value         │ begin: a word │ ...  │
+//!    ├─ at most ROOM ─┤
 //! ```
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -19,28 +19,31 @@ struct Memory<T>(T);
 impl<T> Memory<T> {
     /// All memory is aligned to two words.
     const WORDS: usize = 2 * size_of::<usize>();
-    const ALIGN: usize = if align_of::<T>() > Self::WORDS { align_of::<T>() } else { Self::WORDS };
-    const LAYOUT: Layout = match Layout::from_size_align(size_of::<T>() + Self::ALIGN, Self::WORDS) {
-        Ok(layout) => layout,
-        Err(_) => panic!("it does not fit into any memory"),
+    const ROOM: usize = align_of::<T>().saturating_sub(Self::WORDS);
+    const LAYOUT: Layout = {
+        assert!(align_of::<T>() >= align_of::<usize>(), "what is behind it is aligned for a word");
+        match Layout::from_size_align(Self::ROOM + size_of::<T>() + size_of::<usize>(), Self::WORDS) {
+            Ok(layout) => layout,
+            Err(_) => panic!("it does not fit into any memory"),
+        }
     };
 }
 
 /// Puts a value into memory of its own, to be given to [`free`].
 pub(super) fn put<T>(value: T) -> NonNull<T> {
-    // SAFETY: the layout has a size.
+    // SAFETY: the layout has a size: that of a word or more.
     let begin = NonNull::new(unsafe { alloc(Memory::<T>::LAYOUT) });
     let begin = begin.unwrap_or_else(|| handle_alloc_error(Memory::<T>::LAYOUT));
-    // Two words or more, and no more than ALIGN: `begin` is a multiple of two words, and so is ALIGN.
-    let offset = Memory::<T>::ALIGN - begin.addr().get() % Memory::<T>::ALIGN;
-    // SAFETY: by the layout there are ALIGN bytes before what is left for the value.
+    // No more than ROOM: `begin` is a multiple of two words, and so is the alignment, if it is more than that.
+    let offset = begin.addr().get().next_multiple_of(align_of::<T>()) - begin.addr().get();
+    // SAFETY: by the layout there are ROOM bytes besides those of the value and the note.
     let place: NonNull<T> = unsafe { begin.add(offset) }.cast();
-    // SAFETY: there are two words or more before `place`.
-    let note: NonNull<NonNull<u8>> = unsafe { place.cast().sub(1) };
-    // SAFETY: it is in our memory, and aligned because `place` is, to two words or more.
-    unsafe { note.write(begin) };
-    // SAFETY: it is in our memory, with room for the value behind it, and aligned to ALIGN.
+    // SAFETY: it is in our memory, with room for the value and the note behind it, and aligned.
     unsafe { place.write(value) };
+    // SAFETY: there is a word behind the value.
+    let note: NonNull<NonNull<u8>> = unsafe { place.add(1) }.cast();
+    // SAFETY: it is in our memory, and aligned because sizes are multiples of alignments.
+    unsafe { note.write(begin) };
     place
 }
 
@@ -49,8 +52,8 @@ pub(super) fn put<T>(value: T) -> NonNull<T> {
 /// # Safety
 /// It came from [`put`], and nobody uses it from now on.
 pub(super) unsafe fn free<T>(value: NonNull<T>) {
-    // SAFETY: by our clause `put` has left a word before it.
-    let note: NonNull<NonNull<u8>> = unsafe { value.cast().sub(1) };
+    // SAFETY: by our clause `put` has left a word behind it.
+    let note: NonNull<NonNull<u8>> = unsafe { value.add(1) }.cast();
     // SAFETY: and has noted there where the memory begins.
     let begin = unsafe { note.read() };
     // SAFETY: the value is there, and nobody else's, by our clause.
@@ -82,8 +85,7 @@ mod tests {
         #[repr(align(4096))]
         #[derive(Clone, Copy, Debug, PartialEq)]
         struct Page(u64);
-        is_kept(());
-        is_kept(7_u8);
+        is_kept([7_usize; 3]);
         is_kept(7_u128);
         is_kept(Line([7; 64]));
         is_kept(Page(7));
