@@ -95,7 +95,7 @@ WEAKENINGS = [
      "finishing.push(&hit, finish); finishing.run();"),
     ("finish: a further one runs at once", REGISTRY, "pub(crate) fn run", "self.pending.push(Pending { id, entry, finish })",
      "{ let _ = (id, finish.finish()); }"),
-    ("finish: after the notifiers", SHARED, "fn call_all", "finishing.run();",
+    ("finish: after the notifiers", SHARED, "drop(batch);", "finishing.run();",
      "let _ = self.tell(start, ticket, self.registry.slots.slot(identity));"),
     ("finish: a panic does not poison", REGISTRY, "pub(crate) fn run", "unsafe { entry.sequence() }.silence()", "()"),
     ("finish: not inside its callback", REGISTRY, "pub(crate) fn run", "self.slot.set_calling(id);", "let _ = id;"),
