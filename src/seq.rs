@@ -38,6 +38,18 @@ const RELEASED: u32 = 4;
 /// A callback of it panicked: no callback any more.
 const SILENCED: u32 = 8;
 
+/// `fence(SeqCst)` of a thread whose last access was a read-modify-write of an atomic.
+///
+/// On x86 that was a locked instruction, which is a full barrier itself: only the compiler must not move anything over it.
+/// (The language does not say so, hence the fence elsewhere, and under the checkers.)
+#[inline]
+pub(crate) fn fence_after_rmw() {
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
+    std::sync::atomic::compiler_fence(SeqCst);
+    #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle, miri)))))]
+    fence(SeqCst);
+}
+
 /// Why a subscription takes no more readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
@@ -200,10 +212,10 @@ impl Sequence {
     /// Marks it removed. The caller then looks which batches hold it.
     pub(crate) fn mark_removed(&self) {
         self.flags.fetch_or(REMOVED, Release);
-        // The other end is in `Batch::fill`.
+        // The other end is in `Slot::hold`.
         // - If our fence comes first, the batch reads the flag and drops the subscription.
         // - If its fence comes first, we find the subscription among what it calls, and wait for it.
-        fence(SeqCst);
+        fence_after_rmw();
     }
 
     /// Is no callback to run any more?

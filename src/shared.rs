@@ -17,14 +17,15 @@
 use crate::error::{BeginError, WouldBlock};
 use crate::event::{Change, Event, EventKind, random_u64};
 use crate::held::Holding;
-use crate::notifiers::{Kind, Notifiers, Started};
+use crate::notifiers::{Kind, Notifiers};
 use crate::panics::Panics;
 use crate::range::{Address, Span};
 use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Hit, Registry};
 use crate::seq::{Closed, Sequence};
-use crate::slots::Identity;
+use crate::slots::{Identity, Slot};
 use crate::sync::atomic::{AtomicU64, Ordering::*};
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Instant;
 
 /// The part of a space that its handles share.
@@ -43,7 +44,9 @@ pub(crate) struct Shared<A: Address> {
 #[must_use]
 pub(crate) struct Opened<A: Address> {
     pub(crate) identity: Identity,
-    told: Option<Started<A>>,
+    /// Have notifiers been told of it? Whom, and what, is in its slot.
+    told: bool,
+    address: PhantomData<A>,
 }
 
 /// What starts.
@@ -88,43 +91,67 @@ impl<A: Address> Shared<A> {
         let open = EndOnDrop { shared: self, identity };
         slot.open(start.span);
 
-        // Dropped in the reverse order, whatever happens: let go of the batch, finish, end.
-        let mut finishing = Finishing::new(slot);
         let mut batch = Batch::new(&self.registry, slot);
         let mut cursor = Cursor::new(start.span);
+        // What only hits and notifiers need is out of the way of an invalidation that meets neither.
+        let hit = batch.fill_first(&mut cursor);
+        let ticket = if hit { self.call_all(&start, identity, &mut batch, &mut cursor)? } else { None };
+        // That a notifier is not missed is the fences' work, see `Notifiers::load`.
+        let may_tell = self.notifiers.len() != 0 && start.release.is_none();
+        let told = may_tell && self.tell(&start, ticket, slot)?;
+        if start.blockable && !told {
+            self.sweep();
+        }
+        Ok(Opened { identity: open.keep(), told, address: PhantomData })
+    }
+
+    /// Calls everybody back: those of the batch, and of those that follow. The ticket, if one was drawn.
+    #[inline(never)]
+    fn call_all(
+        &self,
+        start: &Start<'_, A>,
+        identity: Identity,
+        batch: &mut Batch<'_, A>,
+        cursor: &mut Cursor<A>,
+    ) -> Result<Option<u64>, WouldBlock> {
+        // Dropped in the reverse order, whatever happens: let go of the batch, finish.
+        let mut finishing = Finishing::new(batch.slot());
+        let mut batch = batch.let_go_on_drop();
         let mut ticket = None;
-        while batch.fill(&mut cursor) {
+        loop {
             for hit in batch.hits().filter(|hit| !hit.sequence().is_silent()) {
                 let ticket = *ticket.get_or_insert_with(|| self.draw_ticket());
-                let call = || self.call(&hit, &start, ticket, open.identity);
                 let answer = match start.release {
-                    None => call(),
-                    Some(panics) => panics.catch(call).unwrap_or(Ok(None)),
+                    None => self.call(&hit, start, ticket, identity),
+                    Some(panics) => self.call_at_release(&hit, start, ticket, identity, panics),
                 };
                 if let Some(finish) = answer? {
                     finishing.push(&hit, finish);
                 }
             }
+            if !batch.fill(cursor) {
+                break;
+            }
         }
         drop(batch);
         finishing.run();
-        drop(finishing);
-        let told = if start.release.is_some() { None } else { self.tell(&start, ticket)? };
-        if start.blockable {
-            self.sweep();
-            if told.is_some() {
-                self.sweep_notifiers();
-            }
-        }
-        Ok(Opened { identity: open.keep(), told })
+        Ok(ticket)
     }
 
-    /// Tells the notifiers of the start.
-    fn tell(&self, start: &Start<'_, A>, ticket: Option<u64>) -> Result<Option<Started<A>>, WouldBlock> {
+    /// Tells the notifiers of the start, and sweeps. Was anybody there to be told of the end too?
+    #[cold]
+    fn tell(&self, start: &Start<'_, A>, ticket: Option<u64>, slot: &Slot<A>) -> Result<bool, WouldBlock> {
         let Start { span, event, blockable, .. } = *start;
         let ticket = || ticket.unwrap_or_else(|| self.draw_ticket());
         let change = || Change { range: span, overlap: span, event, ticket: ticket(), blockable };
-        self.notifiers.start(change, self.id)
+        let Some(told) = self.notifiers.start(change, self.id)? else { return Ok(false) };
+        if blockable {
+            self.sweep();
+            self.sweep_notifiers();
+        }
+        // After what may panic: until here `told` tells them of the end when it is dropped.
+        slot.keep_told(told);
+        Ok(true)
     }
 
     fn draw_ticket(&self) -> u64 {
@@ -132,30 +159,47 @@ impl<A: Address> Shared<A> {
         self.invalidate_seq.fetch_add(2, Relaxed)
     }
 
+    #[cold]
+    fn call_at_release(
+        &self,
+        hit: &Hit<'_, A>,
+        start: &Start<'_, A>,
+        ticket: u64,
+        identity: Identity,
+        panics: &Panics,
+    ) -> Answer {
+        let call = || {
+            let answer = self.call(hit, start, ticket, identity);
+            hit.sequence().close(Closed::Released);
+            answer
+        };
+        panics.catch(call).unwrap_or(Ok(None))
+    }
+
+    #[inline(always)] // It is a quarter of what a hit costs: as a function of its own it would be half as much again.
     fn call(&self, hit: &Hit<'_, A>, start: &Start<'_, A>, ticket: u64, identity: Identity) -> Answer {
         let Start { span, event, blockable, .. } = *start;
-        let overlap = hit.key.span().overlap(&span).expect("the search finds what overlaps");
+        let overlap = hit.key().span().overlap(&span).expect("the search finds what overlaps");
         let change = Change { range: span, overlap, event, ticket, blockable };
         let sequence = hit.sequence();
         let context = Context { change, sequence, identity, slots: &self.registry.slots };
         let unwinding = SilenceOnDrop(sequence);
         let answer = hit.call(&context);
         assert!(answer.is_ok() || !blockable, "a callback must not refuse an invalidation that may block");
-        if start.release.is_some() {
-            sequence.close(Closed::Released);
-        }
         std::mem::forget(unwinding);
         answer
     }
 
     /// Ends an invalidation: tells the notifiers, then lets the readers go on.
     pub(crate) fn end(&self, opened: Opened<A>) {
-        let Opened { identity, told } = opened;
+        let Opened { identity, told, .. } = opened;
         #[cfg(feature = "checked")]
         self.faults.before_end();
         // It ends, even if a notifier panics.
         let _open = EndOnDrop { shared: self, identity };
-        drop(told);
+        if told {
+            drop(self.registry.slots.slot(identity).take_told());
+        }
     }
 
     /// Release: calls everybody back once, and refuses subscriptions from now on. Nothing if it was so already.
@@ -267,8 +311,16 @@ impl<A: Address> Shared<A> {
 
     /// Drops the values of subscriptions that were dropped where nobody may wait. It runs code of the user, and so does
     /// nothing where `may_wait` forbids that too, nor while a panic unwinds.
+    #[inline]
     pub(crate) fn sweep(&self) {
-        if self.registry.has_buried() && self.may_wait() && !std::thread::panicking() {
+        if self.registry.has_buried() {
+            self.sweep_buried();
+        }
+    }
+
+    #[cold]
+    fn sweep_buried(&self) {
+        if self.may_wait() && !std::thread::panicking() {
             // What is dropped may own subscriptions: those are buried in their turn, so that nobody waits here.
             let _inside = Holding::new(self.id);
             self.registry.sweep();

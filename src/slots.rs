@@ -17,12 +17,18 @@
 //!    reads the truth, whatever the ordering.
 //! 3. `calling` is not 0 only while its owner runs callbacks.
 //! 4. Blocks of slots are added in order and never freed while the space lives; all but the first on demand.
+//! 5. A slot of the first block has its bit in `used` from its first use on, set before the fence of that use. A scan that
+//!    does not find the bit has its fence before that one, and nothing to find in the slot: see the fences in `open`.
 
+use crate::notifiers::Started;
 use crate::range::{Address, Span};
+use crate::seq::fence_after_rmw;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*, fence};
 use crate::sync::{CHECKED, Condvar, Mutex, OnceLock, lock, spin_loop, thread_hint, thread_token, wait_until};
 use crate::waits::Waiting;
 use crossbeam_utils::CachePadded;
+use std::fmt;
+use std::mem::ManuallyDrop;
 use std::time::Instant;
 
 /// How many subscriptions are called back between two searches.
@@ -41,6 +47,8 @@ const FINISHING: u64 = 8;
 /// One step of the generation.
 const GENERATION: u64 = 16;
 const GENERATION_BITS: u64 = !(GENERATION - 1);
+/// The generation of a slot's first use: no slot is ever used in generation 0, and the free one has a generation too.
+const FIRST_USE: u64 = 2 * GENERATION;
 
 /// Names one invalidation for ever: its slot, and the slot's generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +97,17 @@ pub(crate) struct Slot<A: Address> {
     finishing: Mutex<Vec<usize>>,
     lock: Mutex<()>,
     woken: Condvar,
+    told: Told<A>,
+}
+
+/// Whom it has told of its start and is to tell of its end. Here, as a guard that is moved about should be small.
+/// Where the guard is leaked nobody is told.
+struct Told<A: Address>(Mutex<Option<ManuallyDrop<Started<A>>>>);
+
+impl<A: Address> fmt::Debug for Told<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl<A: Address> Slot<A> {
@@ -103,6 +122,7 @@ impl<A: Address> Slot<A> {
             finishing: Mutex::new(Vec::new()),
             lock: Mutex::new(()),
             woken: Condvar::new(),
+            told: Told(Mutex::new(None)),
         }
     }
 
@@ -128,13 +148,13 @@ impl<A: Address> Slot<A> {
         // Release: pairs with the Acquire in `active_over`, see `try_claim`.
         A::store(&self.first, span.first(), Release);
         A::store(&self.last, span.last(), Release);
-        // Release: the range is there when ACTIVE is seen. A plain store would do, as nobody sleeps on the slot yet; but the
-        // fence costs as much after it as after this, and loom does not know how the store stands to a WAIT.
+        // Release: the range is there when ACTIVE is seen. A plain store would do, as nobody sleeps on the slot yet; but
+        // this spares the fence on x86, and loom does not know how the store stands to a WAIT.
         self.state.fetch_or(ACTIVE, AcqRel);
         // The other end is in `active_over`.
         // - If our fence comes first, a subscriber's scan sees this slot ACTIVE.
         // - If the subscriber's fence comes first, our search sees its subscription.
-        fence(SeqCst);
+        fence_after_rmw();
     }
 
     fn range(&self) -> Option<Span<A>> {
@@ -143,6 +163,7 @@ impl<A: Address> Slot<A> {
     }
 
     /// Lets removers know whom the batch is about to call.
+    #[inline]
     pub(crate) fn hold(&self, entries: impl Iterator<Item = usize>) {
         for (cell, entry) in self.current.iter().zip(entries) {
             // Release: a remover that finds this instead of what the last batch held here concludes that the last batch
@@ -190,6 +211,18 @@ impl<A: Address> Slot<A> {
         if self.state.fetch_and(!(WAIT | FINISHING), AcqRel) & WAIT != 0 {
             self.wake();
         }
+    }
+
+    /// Keeps what is to be told of the end.
+    #[cold]
+    pub(crate) fn keep_told(&self, told: Started<A>) {
+        *lock(&self.told.0) = Some(ManuallyDrop::new(told));
+    }
+
+    /// To be dropped: that tells of the end.
+    #[cold]
+    pub(crate) fn take_told(&self) -> Option<Started<A>> {
+        lock(&self.told.0).take().map(ManuallyDrop::into_inner)
     }
 
     /// Notes whose callback runs (invariant 3).
@@ -257,7 +290,9 @@ type Block<A> = Box<[CachePadded<Slot<A>>]>;
 /// All slots of a space.
 #[derive(Debug)]
 pub(crate) struct Slots<A: Address> {
-    first: Block<A>,
+    first: Box<[CachePadded<Slot<A>>; FIRST_BLOCK]>,
+    /// Which slots of the first block have ever been claimed, a bit each: scans pass by the others.
+    used: CachePadded<AtomicU64>,
     more: [OnceLock<Block<A>>; BLOCKS - 1],
 }
 
@@ -268,20 +303,33 @@ fn block<A: Address>(len: usize) -> Block<A> {
 
 impl<A: Address> Slots<A> {
     pub(crate) fn new() -> Self {
-        Slots { first: block(FIRST_BLOCK), more: std::array::from_fn(|_| OnceLock::new()) }
+        Slots {
+            first: block(FIRST_BLOCK).try_into().expect("it has that length"),
+            used: CachePadded::new(AtomicU64::new(0)),
+            more: std::array::from_fn(|_| OnceLock::new()),
+        }
     }
 
     /// Block `k`, allocated if it is not there yet. Nobody waits for anybody: of two that allocate, one gives up its own.
     fn block(&self, k: usize) -> &[CachePadded<Slot<A>>] {
-        let Some(k) = k.checked_sub(1) else { return &self.first };
+        let Some(k) = k.checked_sub(1) else { return &*self.first };
         if self.more[k].get().is_none() {
             let _ = self.more[k].set(block(FIRST_BLOCK << (k + 1)));
         }
         self.more[k].get().expect("it was set just now, by this thread or by another")
     }
 
-    fn iter(&self) -> impl Iterator<Item = &CachePadded<Slot<A>>> {
-        self.first.iter().chain(self.more.iter().map_while(OnceLock::get).flatten())
+    /// All slots that have ever been claimed, and perhaps some others, with their numbers.
+    fn iter(&self) -> impl Iterator<Item = (usize, &CachePadded<Slot<A>>)> {
+        // Acquire: pairs with the Release in `note_first_use`. That it is not missed is the fences' work (invariant 5).
+        let mut used = self.used.load(Acquire);
+        let first = std::iter::from_fn(move || {
+            let number = (used != 0).then(|| used.trailing_zeros() as usize)?;
+            used &= used - 1;
+            Some((number, &self.first[number]))
+        });
+        let more = self.more.iter().map_while(OnceLock::get).flatten();
+        first.chain((FIRST_BLOCK..).zip(more))
     }
 
     /// The slot of an identity that was handed out by `claim`.
@@ -298,20 +346,44 @@ impl<A: Address> Slots<A> {
     }
 
     /// A slot of one's own. Lock-free; allocates a block when all are taken for the first time.
+    #[inline]
     pub(crate) fn claim(&self) -> (Identity, &Slot<A>) {
+        // The lengths of blocks are powers of two.
+        let at = thread_hint() & (FIRST_BLOCK - 1);
+        let slot = &self.first[at];
+        let Some(state) = slot.try_claim() else { return self.claim_another() };
+        if state & GENERATION_BITS == FIRST_USE {
+            self.note_first_use(at);
+        }
+        (Identity::new(state, at), slot)
+    }
+
+    /// The one that this thread tries first is taken.
+    #[cold]
+    fn claim_another(&self) -> (Identity, &Slot<A>) {
         let (mut number, hint) = (0, thread_hint());
         for k in 0..BLOCKS {
             let block = self.block(k);
             for i in 0..block.len() {
-                // The lengths of blocks are powers of two.
                 let at = hint.wrapping_add(i) & (block.len() - 1);
                 if let Some(state) = block[at].try_claim() {
+                    if k == 0 {
+                        self.note_first_use(at);
+                    }
                     return (Identity::new(state, number + at), &block[at]);
                 }
             }
             number += block.len();
         }
         panic!("{number} invalidations are open in one address space: are they ever ended?");
+    }
+
+    /// From now on scans look at this slot of the first block.
+    // INVARIANT 5: `open` comes after this. Later users have acquired the end of the first one.
+    #[cold]
+    fn note_first_use(&self, number: usize) {
+        // Release: whoever sees the bit sees the slot as we found it.
+        self.used.fetch_or(1 << number, Release);
     }
 
     /// Has this invalidation not ended yet?
@@ -348,17 +420,17 @@ impl<A: Address> Slots<A> {
             let open = state & ACTIVE != 0 && slot.range().is_some_and(|range| range.overlap(&span).is_some());
             open.then(|| Identity::new(state, number))
         };
-        self.iter().enumerate().filter_map(born_into).collect()
+        self.iter().filter_map(born_into).collect()
     }
 
     /// Is nobody calling the subscription at this address? The caller has marked it removed.
     pub(crate) fn is_uncalled(&self, entry: usize) -> bool {
-        self.iter().all(|slot| !slot.holds(entry))
+        self.iter().all(|(_, slot)| !slot.holds(entry))
     }
 
     /// Waits until nobody calls the subscription at this address. The caller has marked it removed.
     pub(crate) fn wait_uncalled(&self, entry: usize) {
-        for slot in self.iter() {
+        for (_, slot) in self.iter() {
             if slot.holds(entry) {
                 slot.wait("the callbacks of", || !slot.holds(entry), None);
             }
@@ -372,16 +444,16 @@ impl<A: Address> Slots<A> {
 
     /// Does this thread run a callback, of that subscription or of any?
     pub(crate) fn inside_call(&self, subscription: Option<u64>) -> bool {
-        self.iter().filter_map(|slot| slot.my_call()).any(|called| subscription.is_none_or(|own| own == called))
+        self.iter().filter_map(|(_, slot)| slot.my_call()).any(|called| subscription.is_none_or(|own| own == called))
     }
 
     /// Does this thread itself hold an invalidation open?
     pub(crate) fn any_is_mine(&self) -> bool {
-        self.iter().any(|slot| slot.is_mine())
+        self.iter().any(|(_, slot)| slot.is_mine())
     }
 
     /// How many are claimed just now.
     pub(crate) fn in_flight(&self) -> usize {
-        self.iter().filter(|slot| slot.state.load(Relaxed) & CLAIMED != 0).count()
+        self.iter().filter(|(_, slot)| slot.state.load(Relaxed) & CLAIMED != 0).count()
     }
 }

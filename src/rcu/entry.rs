@@ -1,5 +1,6 @@
 //! The shared part of one subscription.
 
+use super::memory;
 use crate::error::WouldBlock;
 use crate::event::Change;
 use crate::finish::Finish;
@@ -101,9 +102,9 @@ struct Retired<T, A: Address>(NonNull<Entry<T, A>>);
 
 impl<T, A: Address> Retired<T, A> {
     fn free(self) {
-        // SAFETY: it came from `Box::into_raw` in `Handle::new` and nobody can refer to it any more; only `take` makes
-        // a `Retired`, once an entry. The value is `ManuallyDrop`, so this frees memory and nothing else.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        // SAFETY: it came from `memory::put` in `Handle::new` and nobody can refer to it any more; only `take` makes a
+        // `Retired`, once an entry. The value is `ManuallyDrop`, so this frees memory and nothing else.
+        unsafe { memory::free(self.0) };
     }
 }
 
@@ -197,8 +198,7 @@ unsafe impl<T: Send + Sync, A: Address> Sync for Handle<T, A> {}
 impl<T: Listener<A>, A: Address> Handle<T, A> {
     pub(super) fn new(key: Key<A>, value: T) -> Self {
         let header = Header { sequence: Sequence::new(), table: Entry::<T, A>::TABLE };
-        let entry = Box::new(Entry { header, value: ManuallyDrop::new(value) });
-        Handle { entry: NonNull::from(Box::leak(entry)), key }
+        Handle { entry: memory::put(Entry { header, value: ManuallyDrop::new(value) }), key }
     }
 }
 

@@ -33,6 +33,7 @@
 #![expect(unsafe_code, reason = "the epoch and the entries it protects; everything else in the crate is safe code")]
 
 mod entry;
+mod memory;
 mod nodes;
 mod registry;
 

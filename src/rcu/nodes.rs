@@ -197,10 +197,10 @@ type Shelf<L, I> = Mutex<Free<L, I>>;
 pub(crate) struct Nodes<L, I> {
     free: Free<L, I>,
     shelf: Arc<Shelf<L, I>>,
-    /// By the present change; unlinked when it is committed. A panic in between leaks them.
-    superseded: Vec<Superseded<L, I>>,
-    /// Unlinked, and not yet handed to the epoch.
+    /// Not yet handed to the epoch: what is unlinked, then what the present change has superseded.
     retired: Vec<Superseded<L, I>>,
+    /// How many of them are unlinked. The others are when the change is committed; a panic in between leaks them.
+    unlinked: usize,
     /// Addresses of those that the last change superseded.
     #[cfg(all(test, not(any(loom, shuttle))))]
     last: Vec<usize>,
@@ -212,8 +212,8 @@ impl<L: Copy + Send + Sync + 'static, I: Clone + Send + Sync + 'static> Nodes<L,
         Nodes {
             free: free(),
             shelf: Arc::new(Mutex::new(free())),
-            superseded: Vec::new(),
             retired: Vec::new(),
+            unlinked: 0,
             #[cfg(all(test, not(any(loom, shuttle))))]
             last: Vec::new(),
         }
@@ -221,7 +221,7 @@ impl<L: Copy + Send + Sync + 'static, I: Clone + Send + Sync + 'static> Nodes<L,
 
     /// Begins a change.
     pub(crate) fn begin(&mut self) {
-        self.superseded.clear();
+        self.retired.truncate(self.unlinked);
     }
 
     /// A fresh copy that is going to supersede a published leaf.
@@ -233,11 +233,17 @@ impl<L: Copy + Send + Sync + 'static, I: Clone + Send + Sync + 'static> Nodes<L,
     /// A fresh copy that is going to supersede a published inner node.
     pub(crate) fn supersede_inner(&mut self, inner: NodeRef<'_, I>) -> Box<I> {
         self.supersede(inner.node.as_ptr().cast());
-        self.inner(I::clone(&inner))
+        match self.free_inner() {
+            Some(mut free) => {
+                I::clone_from(&mut free, &inner);
+                free
+            }
+            None => Box::new(I::clone(&inner)),
+        }
     }
 
     fn supersede(&mut self, to: *mut ()) {
-        self.superseded.push(Superseded { to, kinds: PhantomData });
+        self.retired.push(Superseded { to, kinds: PhantomData });
     }
 
     /// A fresh leaf.
@@ -256,16 +262,20 @@ impl<L: Copy + Send + Sync + 'static, I: Clone + Send + Sync + 'static> Nodes<L,
 
     /// A fresh inner node.
     pub(crate) fn inner(&mut self, inner: I) -> Box<I> {
-        if self.free.inners.is_empty() {
-            self.fetch();
-        }
-        match self.free.inners.pop() {
+        match self.free_inner() {
             Some(mut free) => {
                 *free = inner;
                 free
             }
             None => Box::new(inner),
         }
+    }
+
+    fn free_inner(&mut self) -> Option<Box<I>> {
+        if self.free.inners.is_empty() {
+            self.fetch();
+        }
+        self.free.inners.pop()
     }
 
     /// Fetches what the epoch has put back, if there are no more free nodes of a kind.
@@ -283,9 +293,9 @@ impl<L: Copy + Send + Sync + 'static, I: Clone + Send + Sync + 'static> Nodes<L,
     /// What the present change has superseded is unlinked now.
     pub(crate) fn commit(&mut self, guard: &epoch::Guard) {
         #[cfg(all(test, not(any(loom, shuttle))))]
-        self.last.clone_from(&self.superseded.iter().map(|node| node.to.addr() & !LEAF).collect());
-        self.retired.append(&mut self.superseded);
-        if self.retired.len() >= HANDED_OVER {
+        self.last.clone_from(&self.retired[self.unlinked..].iter().map(|node| node.to.addr() & !LEAF).collect());
+        self.unlinked = self.retired.len();
+        if self.unlinked >= HANDED_OVER {
             self.hand_over(guard);
         }
     }
@@ -298,7 +308,9 @@ impl<L: Copy + Send + Sync + 'static, I: Clone + Send + Sync + 'static> Nodes<L,
         set
     }
 
+    #[cold]
     fn hand_over(&mut self, guard: &epoch::Guard) {
+        self.unlinked = 0;
         let retired = std::mem::replace(&mut self.retired, Vec::with_capacity(HANDED_OVER * 2));
         let shelf = Arc::clone(&self.shelf);
         // SAFETY: by what is asked of the tree no pin that begins from now on reaches these nodes (invariant 2). They and
@@ -326,6 +338,7 @@ fn put_back<L, I>(retired: Vec<Superseded<L, I>>, shelf: &Shelf<L, I>) {
 impl<L, I> Drop for Nodes<L, I> {
     fn drop(&mut self) {
         // Searches borrow the tree, so there are none.
+        self.retired.truncate(self.unlinked);
         put_back(std::mem::take(&mut self.retired), &self.shelf);
     }
 }

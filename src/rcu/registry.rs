@@ -12,7 +12,7 @@ use crate::sync::{CHECKED, Mutex, epoch, lock};
 use crate::tree::{Key, Tree};
 use arrayvec::ArrayVec;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 
 /// A new subscription.
 pub(crate) struct Inserted<T, A: Address> {
@@ -186,6 +186,18 @@ impl<'r, A: Address> Batch<'r, A> {
         Batch { registry, slot, found: ArrayVec::new(), held: 0 }
     }
 
+    pub(crate) fn slot(&self) -> &'r Slot<A> {
+        self.slot
+    }
+
+    /// Searches for the first ones. False if there are none.
+    #[inline]
+    pub(crate) fn fill_first(&mut self, cursor: &mut Cursor<A>) -> bool {
+        self.search(cursor);
+        // If all that were found have been removed, the slot holds them still.
+        !self.found.is_empty() || (self.held != 0 && self.fill(cursor))
+    }
+
     /// Lets go of the last ones and searches for the next. False if there are no more.
     pub(crate) fn fill(&mut self, cursor: &mut Cursor<A>) -> bool {
         loop {
@@ -200,6 +212,7 @@ impl<'r, A: Address> Batch<'r, A> {
         }
     }
 
+    #[inline]
     fn search(&mut self, cursor: &mut Cursor<A>) {
         let guard = epoch::pin();
         // Relaxed: the fence in `Slot::open` came before. If that of a subscriber came before ours, we see that its number
@@ -214,16 +227,30 @@ impl<'r, A: Address> Batch<'r, A> {
             if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         cursor.exhausted = !found.is_full();
-        let Some(last) = found.last() else { return };
-        cursor.after = Some(last.key);
+        if let Some(last) = found.last() {
+            cursor.after = Some(last.key);
+            self.hold(guard);
+        }
+    }
 
+    /// Keeps removers from what was found, and drops what has been removed.
+    fn hold(&mut self, guard: epoch::Guard) {
+        let found = &mut self.found;
         self.slot.hold(found.iter().map(|hit| hit.entry.address()));
         self.held = found.len();
         // Only those that were not marked when we looked, after the fence in `hold`, are protected by `current`
         // (invariant 3); the others are not to be touched after the pin.
         // SAFETY: the entry was found in a tree loaded under `guard`, which is still pinned.
-        found.retain(|hit| !unsafe { hit.entry.sequence() }.is_silent());
+        let is_silent = |hit: &Found<A>| unsafe { hit.entry.sequence() }.is_silent();
+        if found.iter().any(is_silent) {
+            found.retain(|hit| !is_silent(hit));
+        }
         drop(guard);
+    }
+
+    /// Whoever fills a batch and finds something has it let go.
+    pub(crate) fn let_go_on_drop(&mut self) -> LetGoOnDrop<'_, 'r, A> {
+        LetGoOnDrop(self)
     }
 
     fn let_go(&mut self) {
@@ -236,34 +263,53 @@ impl<'r, A: Address> Batch<'r, A> {
 
     /// Those of this batch, ascending.
     pub(crate) fn hits(&self) -> impl Iterator<Item = Hit<'_, A>> {
-        self.found.iter().map(|found| Hit { key: found.key, entry: found.entry, batch: self })
+        self.found.iter().map(|found| Hit { found, batch: self })
     }
 }
 
-impl<A: Address> Drop for Batch<'_, A> {
+/// Lets go of a batch, whatever happens: nothing of it is called after this.
+pub(crate) struct LetGoOnDrop<'b, 'r, A: Address>(&'b mut Batch<'r, A>);
+
+impl<'r, A: Address> Deref for LetGoOnDrop<'_, 'r, A> {
+    type Target = Batch<'r, A>;
+    fn deref(&self) -> &Batch<'r, A> {
+        self.0
+    }
+}
+
+impl<A: Address> DerefMut for LetGoOnDrop<'_, '_, A> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0
+    }
+}
+
+impl<A: Address> Drop for LetGoOnDrop<'_, '_, A> {
     fn drop(&mut self) {
-        self.let_go();
+        self.0.let_go();
     }
 }
 
 /// One of a batch.
 pub(crate) struct Hit<'b, A: Address> {
-    pub(crate) key: Key<A>,
-    entry: EntryRef<A>,
+    found: &'b Found<A>,
     batch: &'b Batch<'b, A>,
 }
 
 impl<'b, A: Address> Hit<'b, A> {
+    pub(crate) fn key(&self) -> &'b Key<A> {
+        &self.found.key
+    }
+
     pub(crate) fn sequence(&self) -> &'b Sequence {
         // SAFETY: the entry is in `batch`, which is borrowed for `'b`.
-        unsafe { self.entry.sequence() }
+        unsafe { self.found.entry.sequence() }
     }
 
     /// Calls it back.
     pub(crate) fn call(&self, context: &Context<'_, A>) -> Answer {
-        self.batch.slot.set_calling(self.key.id);
+        self.batch.slot.set_calling(self.found.key.id);
         // SAFETY: the entry is in `batch`, which is borrowed for longer than this call.
-        unsafe { self.entry.hear(context) }
+        unsafe { self.found.entry.hear(context) }
     }
 }
 
@@ -290,16 +336,22 @@ impl<'r, A: Address> Finishing<'r, A> {
 
     /// `hit` has started and is to be finished.
     pub(crate) fn push(&mut self, hit: &Hit<'_, A>, finish: Box<dyn Finish>) {
-        self.slot.hold_longer(hit.entry.address());
-        self.pending.push(Pending { id: hit.key.id, entry: hit.entry, finish });
+        let Found { key, entry } = *hit.found;
+        self.slot.hold_longer(entry.address());
+        self.pending.push(Pending { id: key.id, entry, finish });
     }
 
     /// Runs the finishes, in the order of their starts, and what they return after them. All of them run; a panic of
     /// one poisons its subscription and goes on when all have run.
+    #[inline]
     pub(crate) fn run(&mut self) {
-        if self.pending.is_empty() {
-            return;
+        if !self.pending.is_empty() {
+            self.run_pending();
         }
+    }
+
+    #[cold]
+    fn run_pending(&mut self) {
         let panics = Panics::default();
         while !self.pending.is_empty() {
             for Pending { id, entry, finish } in std::mem::take(&mut self.pending) {

@@ -8,7 +8,7 @@
 //! # Nodes
 //!
 //! A leaf holds entries. An inner node holds branches: a child, the smallest key under it, and how far the ranges under
-//! it reach. Both are [`Rows`], sorted columns of a fixed capacity. The reach is the augmentation: as ranges overlap,
+//! it reach. Both are [`Rows`], sorted and of a fixed capacity. The reach is the augmentation: as ranges overlap,
 //! the order of the keys does not tell where they end.
 //!
 //! A search enters a branch only if its hull, from the smallest `first` to the reach, overlaps what is searched. If all
@@ -43,7 +43,7 @@
 //!    that the branch has ever led to.
 //! 4. A node is at least a quarter full, except for the root: a leaf there holds one entry or more, an inner node two
 //!    branches or more, and an empty tree has no node.
-//! 5. A node's padding and the tops of its blocks are as its searches need them: see `rows`.
+//! 5. A node's padding and the tops of its rows are as its searches need them: see `rows`.
 //! 6. `Writer::len` is the number of entries.
 
 mod rows;
@@ -56,7 +56,7 @@ mod tests;
 use crate::range::{Address, Span};
 use crate::rcu::{Fresh, Link, Node, NodeRef, Nodes};
 use crate::sync::{CHECKED, Mutex, MutexGuard, epoch, lock};
-use rows::{BLOCK, Item, Row, Rows};
+use rows::{Item, Rest, Row, Rows};
 use std::ops::ControlFlow;
 
 /// Entries of a leaf. Under the checkers few entries are to make many nodes.
@@ -92,8 +92,8 @@ pub(crate) struct Tree<A: Address, V: Value> {
     writer: Mutex<Writer<A, V>>,
 }
 
-type Leaf<A, V> = Rows<A, Entry<V>, LEAF, { LEAF / BLOCK }>;
-type Inner<A, V> = Rows<A, Branch<A, V>, INNER, { INNER / BLOCK }>;
+type Leaf<A, V> = Rows<A, Entry<V>, LEAF>;
+type Inner<A, V> = Rows<A, Branch<A, V>, INNER>;
 type Child<A, V> = Link<Leaf<A, V>, Inner<A, V>>;
 type Published<'g, A, V> = Node<'g, Leaf<A, V>, Inner<A, V>>;
 type New<A, V> = Fresh<Leaf<A, V>, Inner<A, V>>;
@@ -179,7 +179,7 @@ impl<A: Address, V: Value> Drop for Tree<A, V> {
 
 fn free_all<A: Address, V: Value>(link: &mut Child<A, V>) {
     if let Some(Fresh::Inner(mut inner)) = link.take() {
-        inner.items().iter_mut().for_each(|branch| free_all(&mut branch.child));
+        inner.items().for_each(|branch| free_all(&mut branch.child));
     }
 }
 
@@ -196,7 +196,7 @@ impl<'g, A: Address, V: Value> Published<'g, A, V> {
         while let Node::Inner(inner) = self {
             let from = after.map_or(0, |key| branch_of(&*inner, key));
             let mut branches = inner.overlapping(span, from);
-            let Some(last) = branches.take_last() else { return ControlFlow::Continue(()) };
+            let Some(last) = branches.next_back() else { return ControlFlow::Continue(()) };
             // Under every branch but `from` all keys are greater.
             for at in branches {
                 let after = after.filter(|_| at == from);
@@ -398,14 +398,15 @@ impl<A: Address, V: Value> Change<'_, A, V> {
 }
 
 fn entry<A: Address, V>(key: Key<A>, value: V) -> Row<A, Entry<V>> {
-    Row { first: key.first, reach: key.last, id: key.id, item: Entry(Some(value)) }
+    Row { first: key.first, rest: Rest { reach: key.last, id: key.id, item: Entry(Some(value)) } }
 }
 
 /// The row that stands for a node in the one above it.
 // INVARIANT 3: every new branch is made here.
 fn row<A: Address, V: Value>(node: New<A, V>) -> Row<A, Branch<A, V>> {
     let (key, reach) = hull(&node);
-    Row { first: key.first, reach, id: key.id, item: Branch { last: key.last, child: Link::new(node) } }
+    let item = Branch { last: key.last, child: Link::new(node) };
+    Row { first: key.first, rest: Rest { reach, id: key.id, item } }
 }
 
 /// The smallest key under a node, and how far it reaches.

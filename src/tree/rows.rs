@@ -1,12 +1,12 @@
-//! What a node is made of: up to `CAP` rows in ascending order of their keys, one array per column.
+//! What a node is made of: up to `CAP` rows in ascending order of their keys. What searches compare is in columns of its own.
 //!
 //! A row covers the addresses from its `first` to its `reach`. In a leaf that is an entry's own range, in an inner node
 //! the hull of everything under one child, so that a search asks the same question on every level: which rows overlap?
 //!
 //! Two binary searches answer it, of as many steps as the node has room for, so that nothing is there to be predicted.
-//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the block of rows before
-//! which all rows end too early: ranges overlap, so their ends are in no order, but the largest end so far is. The rows
-//! between are looked at one by one, a block at a time; if no ranges overlap each other, that is one row too many or two.
+//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the first row that reaches
+//! far enough: ranges overlap, so their ends are in no order, but the largest end so far is. If that row is not before the
+//! other, nothing overlaps. The rows between are looked at one by one; if no ranges overlap each other, all are hits.
 
 use super::Key;
 use crate::range::{Address, Span};
@@ -19,34 +19,49 @@ pub(super) trait Item<A> {
     fn last(&self, reach: A) -> A;
 }
 
-/// One row outside of its columns.
+/// One row.
 pub(super) struct Row<A, T> {
     pub(super) first: A,
-    /// The last address that it covers.
+    pub(super) rest: Rest<A, T>,
+}
+
+/// What a row has besides its `first`: together, as a search that looks at one of them wants them all.
+#[derive(Clone, Copy)]
+pub(super) struct Rest<A, T> {
+    /// The last address that the row covers.
     pub(super) reach: A,
     pub(super) id: u64,
     pub(super) item: T,
 }
 
-/// Rows of a block: they share an element of `top`. Fewer would make searches a little faster and leaves larger.
-pub(super) const BLOCK: usize = 4;
-
-/// Up to `CAP` rows, in `BLOCKS` blocks. `Copy` if the items are: a copy is then a `memcpy`.
+/// Up to `CAP` rows. `Copy` if the items are: a copy is then a `memcpy`.
 ///
-/// Beyond `len` the items are padding, and `first` is the highest address so that a binary search may look there. So
-/// is `top` in blocks without rows. The rest means nothing there.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<A, T, const CAP: usize, const BLOCKS: usize> {
+/// Beyond `len` the items are padding, and `first` and `top` are the highest address so that a binary search may look
+/// there; `reach` and `id` mean nothing.
+#[derive(Copy)]
+pub(super) struct Rows<A, T, const CAP: usize> {
     len: usize,
     first: [A; CAP],
-    /// The largest reach of the rows of a block and all before it.
-    top: [A; BLOCKS],
-    reach: [A; CAP],
-    id: [u64; CAP],
-    item: [T; CAP],
+    /// The largest reach of the row and all before it.
+    top: [A; CAP],
+    rest: [Rest<A, T>; CAP],
 }
 
-impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
+impl<A: Copy, T: Clone, const CAP: usize> Clone for Rows<A, T, CAP> {
+    fn clone(&self) -> Self {
+        Rows { rest: self.rest.clone(), ..*self }
+    }
+
+    /// Without a copy on the way.
+    fn clone_from(&mut self, other: &Self) {
+        self.len = other.len;
+        self.first = other.first;
+        self.top = other.top;
+        self.rest.clone_from_slice(&other.rest);
+    }
+}
+
+impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// A node with fewer rows, if it is not the root, is levelled with a neighbour.
     ///
     /// A quarter and not half, so that inserting and removing by turns does not split and merge by turns.
@@ -55,16 +70,13 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     pub(super) fn new() -> Self {
         const {
             assert!(2 * Self::LEAST <= CAP, "two of the least fit in one node");
-            assert!(CAP == BLOCKS * BLOCK && BLOCKS.is_power_of_two(), "blocks are full, and searched in whole steps");
-            assert!(CAP <= u32::BITS as usize, "`Places` has a bit for each");
+            assert!(CAP.is_power_of_two(), "searched in whole steps");
         }
         Rows {
             len: 0,
             first: [A::MAX; CAP],
-            top: [A::MAX; BLOCKS],
-            reach: [A::MIN; CAP],
-            id: [0; CAP],
-            item: std::array::from_fn(|_| T::padding()),
+            top: [A::MAX; CAP],
+            rest: std::array::from_fn(|_| Rest { reach: A::MIN, id: 0, item: T::padding() }),
         }
     }
 
@@ -78,53 +90,43 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
 
     #[inline]
     pub(super) fn key(&self, at: usize) -> Key<A> {
-        Key { first: self.first[at], last: self.item[at].last(self.reach[at]), id: self.id[at] }
+        let Rest { reach, id, ref item } = self.rest[at];
+        Key { first: self.first[at], last: item.last(reach), id }
     }
 
     #[inline]
     pub(super) fn item(&self, at: usize) -> &T {
-        &self.item[at]
+        &self.rest[at].item
     }
 
-    pub(super) fn items(&mut self) -> &mut [T] {
-        &mut self.item[..self.len]
+    pub(super) fn items(&mut self) -> impl Iterator<Item = &mut T> {
+        self.rest[..self.len].iter_mut().map(|rest| &mut rest.item)
     }
 
     pub(super) fn row_reach(&self, at: usize) -> A {
-        self.reach[at]
+        self.rest[at].reach
     }
 
     /// The last address that any row covers. There must be a row.
     pub(super) fn reach(&self) -> A {
-        self.top[(self.len - 1) / BLOCK]
+        self.top[self.len - 1]
     }
 
     /// How many rows have a key up to and including `key`.
     pub(super) fn rank(&self, key: &Key<A>) -> usize {
-        let before = count_front(&self.first, |first| first < key.first).min(self.len);
-        before + (before..self.len).take_while(|&at| self.key(at) <= *key).count()
+        let mut rank = count_front(&self.first, |first| first < key.first).min(self.len);
+        while rank < self.len && self.first[rank] == key.first && self.key(rank) <= *key {
+            rank += 1;
+        }
+        rank
     }
 
     /// The rows from `from` on that overlap `span`, in ascending order.
     #[inline]
-    pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> Places {
+    pub(super) fn overlapping(&self, span: Span<A>, from: usize) -> impl DoubleEndedIterator<Item = usize> {
         let end = count_front(&self.first, |first| first <= span.last()).min(self.len);
-        let mut at = skip_front(&self.top, |top| top < span.first()) * BLOCK;
-        // One block always: in nearly all nodes it is the only one, and a branch would be for nothing but its mispredictions.
-        let mut places = self.block_reaches(at, span.first());
-        at += BLOCK;
-        while at < end {
-            places |= self.block_reaches(at, span.first());
-            at += BLOCK;
-        }
-        Places(places & ((1 << end) - 1) & (u64::MAX << from))
-    }
-
-    /// Which rows of the block that begins at `at` reach `address`: their bits.
-    #[inline]
-    fn block_reaches(&self, at: usize, address: A) -> u64 {
-        let reaches = self.reach[at..at + BLOCK].iter().map(|reach| u64::from(*reach >= address));
-        reaches.enumerate().fold(0, |bits, (k, bit)| bits | bit << k) << at
+        let begin = count_front(&self.top, |top| top < span.first()).max(from);
+        (begin..end).filter(move |&at| self.rest[at].reach >= span.first())
     }
 
     /// Inserts a row at `at`. If there is no room, the upper rows move to a new node, which is given back: half of them,
@@ -147,21 +149,18 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     /// Takes the row at `at` out and closes the gap.
     pub(super) fn remove(&mut self, at: usize) {
         self.first.copy_within(at + 1..self.len, at);
-        self.reach.copy_within(at + 1..self.len, at);
-        self.id.copy_within(at + 1..self.len, at);
-        self.item[at..self.len].rotate_left(1);
+        self.rest[at..self.len].rotate_left(1);
         self.len -= 1;
         self.first[self.len] = A::MAX;
-        self.item[self.len] = T::padding();
+        self.top[self.len] = A::MAX;
+        self.rest[self.len].item = T::padding();
         self.renew_tops(at);
     }
 
     /// Writes the row at `at`.
     pub(super) fn put(&mut self, at: usize, row: Row<A, T>) {
         self.first[at] = row.first;
-        self.reach[at] = row.reach;
-        self.id[at] = row.id;
-        self.item[at] = row.item;
+        self.rest[at] = row.rest;
         self.renew_tops(at);
     }
 
@@ -179,24 +178,20 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     /// Makes room at `at`, where there is some, and writes a row there.
     fn open(&mut self, at: usize, row: Row<A, T>) {
         self.first.copy_within(at..self.len, at + 1);
-        self.reach.copy_within(at..self.len, at + 1);
-        self.id.copy_within(at..self.len, at + 1);
         self.len += 1;
-        self.item[at..self.len].rotate_right(1);
+        self.rest[at..self.len].rotate_right(1);
         self.put(at, row);
     }
 
     /// Moves the last `count` rows to the front of `right`.
     fn move_tail(&mut self, count: usize, right: &mut Self) {
         right.first.copy_within(..right.len, count);
-        right.reach.copy_within(..right.len, count);
-        right.id.copy_within(..right.len, count);
-        right.item[..right.len + count].rotate_right(count);
+        right.rest[..right.len + count].rotate_right(count);
         self.len -= count;
         right.len += count;
         self.swap(self.len, right, count);
         self.first[self.len..].fill(A::MAX);
-        self.renew_tops(self.len);
+        self.top[self.len..].fill(A::MAX);
         right.renew_tops(0);
     }
 
@@ -204,90 +199,52 @@ impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, C
     fn move_head(&mut self, count: usize, right: &mut Self) {
         self.swap(self.len, right, count);
         right.first.copy_within(count..right.len, 0);
-        right.reach.copy_within(count..right.len, 0);
-        right.id.copy_within(count..right.len, 0);
-        right.item[..right.len].rotate_left(count);
+        right.rest[..right.len].rotate_left(count);
         self.len += count;
         right.len -= count;
         right.first[right.len..].fill(A::MAX);
+        right.top[right.len..].fill(A::MAX);
         self.renew_tops(self.len - count);
         right.renew_tops(0);
     }
 
-    /// Renews `top` of the blocks from that of row `from` on; the rows before have not changed.
+    /// Renews `top` from row `from` on; the rows before have not changed.
     fn renew_tops(&mut self, from: usize) {
-        let from = from / BLOCK;
-        let mut top = if from == 0 { A::MIN } else { self.top[from - 1] };
-        for (block, reaches) in self.reach[..self.len].chunks(BLOCK).enumerate().skip(from) {
-            // Of each block by itself first: the blocks do not wait for each other then.
-            top = top.max(reaches.iter().fold(A::MIN, |most, &reach| most.max(reach)));
-            self.top[block] = top;
+        let mut most = if from == 0 { A::MIN } else { self.top[from - 1] };
+        for (top, rest) in self.top[from..self.len].iter_mut().zip(&self.rest[from..self.len]) {
+            most = most.max(rest.reach);
+            *top = most;
         }
-        self.top[self.len.div_ceil(BLOCK)..].fill(A::MAX);
     }
 
     /// Exchanges `count` rows from `at` on with the first of `right`.
     fn swap(&mut self, at: usize, right: &mut Self, count: usize) {
         let rows = at..at + count;
         self.first[rows.clone()].swap_with_slice(&mut right.first[..count]);
-        self.reach[rows.clone()].swap_with_slice(&mut right.reach[..count]);
-        self.id[rows.clone()].swap_with_slice(&mut right.id[..count]);
-        self.item[rows].swap_with_slice(&mut right.item[..count]);
+        self.rest[rows].swap_with_slice(&mut right.rest[..count]);
     }
 }
 
-/// How many elements at the front of `column` are `such`; there is none among the others.
+/// How many elements at the front of `column` are `such`; there is none among the others. `N` is a power of two.
 #[inline]
 fn count_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
-    let last = skip_front(column, &such);
-    last + usize::from(such(column[last]))
-}
-
-/// The first element of `column` that is not `such`, or else the last one. `N` is a power of two.
-#[inline]
-fn skip_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
     let (mut front, mut step) = (0, N / 2);
     while step > 0 {
         front += if such(column[front + step - 1]) { step } else { 0 };
         step /= 2;
     }
-    front
-}
-
-/// Places of rows, ascending: one bit each.
-#[derive(Clone, Copy)]
-pub(super) struct Places(u64);
-
-impl Places {
-    /// Takes the last one out.
-    #[inline]
-    pub(super) fn take_last(&mut self) -> Option<usize> {
-        let last = self.0.checked_ilog2()?;
-        self.0 ^= 1 << last;
-        Some(last as usize)
-    }
-}
-
-impl Iterator for Places {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let next = (self.0 != 0).then(|| self.0.trailing_zeros() as usize)?;
-        self.0 &= self.0 - 1;
-        Some(next)
-    }
+    front + usize::from(such(column[front]))
 }
 
 #[cfg(any(test, fuzzing))]
-impl<A: Address, T: Item<A>, const CAP: usize, const BLOCKS: usize> Rows<A, T, CAP, BLOCKS> {
+impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
     /// Asserts what the tree's invariants say about one node, which must hold `least` rows.
     pub(super) fn check(&self, least: usize) {
         assert!((1..self.len).all(|at| self.key(at - 1) < self.key(at)), "invariant 1");
         assert!((least..=CAP).contains(&self.len), "invariant 4: {} rows, not {least} to {CAP}", self.len);
         assert!(self.first[self.len..].iter().all(|first| *first == A::MAX), "invariant 5");
-        let top = |block: usize| self.reach[..self.len.min((block + 1) * BLOCK)].iter().max().copied();
-        let tops = (0..BLOCKS).map(|block| if block * BLOCK < self.len { top(block) } else { Some(A::MAX) });
+        let top = |at: usize| self.rest[..=at].iter().map(|rest| rest.reach).max();
+        let tops = (0..CAP).map(|at| if at < self.len { top(at) } else { Some(A::MAX) });
         assert!(tops.eq(self.top.iter().copied().map(Some)), "invariant 5");
     }
 }
