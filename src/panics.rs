@@ -37,9 +37,14 @@ impl Panics {
     }
 }
 
-/// Drops what a panic carries. That is code of the user too, and may panic in its turn: once more is enough.
-fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(again);
+/// Drops what a panic carries. That is code of the user too, and may panic in its turn, and so may what that carries: a few
+/// times are enough.
+fn discard(mut payload: Box<dyn Any + Send>) {
+    for () in [(); 4] {
+        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return,
+            Err(again) => payload = again,
+        }
     }
+    std::mem::forget(payload);
 }
