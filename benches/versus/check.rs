@@ -9,13 +9,14 @@
 //!   cost, and a walk through a tree is loads. Where atomics are 2.4 times faster than there and memory is not, no walk
 //!   can meet the scaled bound, the kernel's own neither, and this bound is the one that passes.
 //! - `TOO SLOW`: neither. The rival is a straw man, and the exit code is 1.
-//! - `noisy`: more than a quarter of the bursts were disturbed, or a yardstick took less than a third or more than three
-//!   times what it took there, so that this is another class of machine or a busy one. No verdict; the exit code is 3 unless
-//!   another row is too slow.
+//! - `noisy`: more than a quarter of the bursts were disturbed; or the median of a yardstick or the rival is 1.3 times its
+//!   least, as where neighbours take the memory and not the core; or a yardstick took less than a third or more than
+//!   three times what it took there, which is another class of machine. No verdict; the exit code is 3 unless another row
+//!   is too slow.
 //!
 //! The column `step` is for the reader alone and scales nothing: following pointers at random through as many nodes.
 
-use crate::burst::{Job, Time, interleaved};
+use crate::burst::{Job, Kept, Time, interleaved};
 use crate::contender::{Contender, Filled, KERNEL, Own, Step, Turn};
 use crate::layout::SplitMix64;
 use crate::machine;
@@ -42,6 +43,8 @@ const REFERENCE: [(&str, Step, [Option<f64>; 3]); 5] = [
 const SLACK: f64 = 1.3;
 /// How far a yardstick may be from what it took there.
 const BAND: f64 = 3.0;
+/// How far a median may be from the least.
+const SPREAD: f64 = 1.3;
 /// For a verdict at most one burst in so many may be disturbed.
 const DISTURBED_ONE_IN: usize = 4;
 const NO_VERDICT: u8 = 3;
@@ -113,10 +116,15 @@ impl Row {
         self.reference * self.pair.least / REFERENCE_PAIR
     }
 
+    fn kept(&self) -> Kept {
+        self.pair.kept.and(self.step.kept).and(self.rival.kept)
+    }
+
     fn is_noise(&self) -> bool {
         let is_off = |time: Time, reference: f64| !(1.0 / BAND..=BAND).contains(&(time.least / reference));
-        let kept = self.pair.kept.and(self.step.kept).and(self.rival.kept);
-        kept.exceeds_one_in(DISTURBED_ONE_IN)
+        let is_spread = |time: &Time| time.median > SPREAD * time.least;
+        self.kept().exceeds_one_in(DISTURBED_ONE_IN)
+            || [self.pair, self.step, self.rival].iter().any(is_spread)
             || is_off(self.pair, REFERENCE_PAIR)
             || is_off(self.step, self.reference_step)
     }
@@ -146,7 +154,7 @@ impl Row {
             rival.least,
             rival.least / scaled,
             rival.least / reference,
-            pair.kept.and(step.kept).and(rival.kept).disturbed,
+            self.kept().disturbed,
         );
     }
 }
