@@ -5,6 +5,7 @@
 //! | [`Interval`] | this crate | an invalidation that overlaps |
 //! | [`Kernel`] | augmented red-black tree, one spin lock | the epoch: all that are active, once one of them hits something |
 //! | [`RwLockIset`], [`ParkingLotIset`] | `iset` under a lock | any invalidation |
+//! | [`HastyRwLockIset`] | the same, with a begin that does not wait | none, but what was built is thrown away |
 //! | [`RwLockBTreeMap`], [`ParkingLotBTreeMap`] | `BTreeMap` under a lock, disjoint ranges only | any invalidation |
 //! | [`GlobalSeq`] | a look at every subscription | any invalidation |
 //!
@@ -23,7 +24,7 @@ pub use global_seq::GlobalSeq;
 pub use interval::Interval;
 pub use kernel::Kernel;
 pub use rwlock_btreemap::{ParkingLotBTreeMap, RwLockBTreeMap};
-pub use rwlock_iset::{ParkingLotIset, RwLockIset};
+pub use rwlock_iset::{HastyRwLockIset, ParkingLotIset, RwLockIset};
 
 use std::ops::Range;
 

@@ -47,6 +47,9 @@ impl<M: Default + Send + Sync + 'static> Lock<M> for parking_lot::RwLock<M> {
 /// A few microseconds. More was measured and is slower beside a busy owner, whose words it reads all the time.
 const SPINS: u32 = 100;
 
+/// What the sequence never is.
+const STALE: u64 = u64::MAX;
+
 /// The sequence and the count, and those who wait for the count to be zero.
 #[derive(Default)]
 struct Clock {
@@ -90,6 +93,13 @@ impl Clock {
         }
     }
 
+    /// Two loads; stale from the beginning while anything is active.
+    #[inline]
+    fn begin_at_once(&self) -> u64 {
+        let sequence = self.sequence.load(SeqCst);
+        if self.active.load(SeqCst) == 0 { sequence } else { STALE }
+    }
+
     /// Looks for a while before it sleeps: most invalidations are short.
     #[cold]
     fn wait(&self) {
@@ -113,14 +123,15 @@ impl Clock {
     }
 }
 
-/// A space over any collection and any lock.
-pub struct Naive<T, M, L> {
+/// A space over any collection and any lock. A begin waits until nothing is active, or else, the simplest of all, gives
+/// back at once what is thrown away later.
+pub struct Naive<T, M, L, const WAITS: bool = true> {
     ranges: L,
     clock: Clock,
     collection: PhantomData<fn() -> (T, M)>,
 }
 
-impl<T, M, L: Default> Default for Naive<T, M, L> {
+impl<T, M, L: Default, const WAITS: bool> Default for Naive<T, M, L, WAITS> {
     fn default() -> Self {
         Naive { ranges: L::default(), clock: Clock::default(), collection: PhantomData }
     }
@@ -142,7 +153,7 @@ impl Drop for NaiveOpen<'_> {
     }
 }
 
-impl<T: Ops, M: Ranges<T>, L: Lock<M>> Engine<T> for Naive<T, M, L> {
+impl<T: Ops, M: Ranges<T>, L: Lock<M>, const WAITS: bool> Engine<T> for Naive<T, M, L, WAITS> {
     type Sub = NaiveSub<T>;
     type Seq = u64;
     type Open<'a> = NaiveOpen<'a>;
@@ -171,7 +182,7 @@ impl<T: Ops, M: Ranges<T>, L: Lock<M>> Engine<T> for Naive<T, M, L> {
     }
     #[inline]
     fn read_begin(&self, _: &NaiveSub<T>) -> u64 {
-        self.clock.begin()
+        if WAITS { self.clock.begin() } else { self.clock.begin_at_once() }
     }
     #[inline]
     fn check_retry(&self, _: &NaiveSub<T>, seq: &u64) -> bool {

@@ -7,6 +7,8 @@ use std::sync::{Arc, RwLock};
 
 /// Under the lock of the standard library.
 pub type RwLockIset<T> = Naive<T, Iset<T>, RwLock<Iset<T>>>;
+/// The same with a begin that does not wait.
+pub type HastyRwLockIset<T> = Naive<T, Iset<T>, RwLock<Iset<T>>, false>;
 /// Under the lock of `parking_lot`.
 pub type ParkingLotIset<T> = Naive<T, Iset<T>, parking_lot::RwLock<Iset<T>>>;
 

@@ -2,17 +2,17 @@
 //!
 //! What counts is how many builds are useful, and how much slower each is because of somebody it has nothing to do with.
 
-use crate::burst::{median, repeat, undisturbed};
+use crate::burst::{Kept, median, repeat, undisturbed};
 use crate::contender::{Filled, KERNEL, Own};
 use crate::layout;
 use crate::line::{Line, rounded};
 use crate::machine;
 use crate::options::{Options, Pace, Workload};
 use crate::report::Report;
-use crate::rival::{Engine, Interval, Kernel, ParkingLotIset, RwLockBTreeMap, RwLockIset};
+use crate::rival::{Engine, HastyRwLockIset, Interval, Kernel, ParkingLotIset, RwLockBTreeMap, RwLockIset};
 use std::hint::black_box;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const N: u64 = 10_000;
@@ -47,6 +47,11 @@ trait Builder {
     fn beside(&self, steps: u64, pace: Pace) -> (Builds, bool);
 }
 
+/// What the builder is at, for the other thread.
+const WARM_UP: u8 = 0;
+const MEASURED: u8 = 1;
+const DONE: u8 = 2;
+
 /// With the range that the other thread invalidates, of its second subscription.
 struct Pair<E: Engine<Own>>(Filled<E>, Range<u64>);
 
@@ -64,35 +69,45 @@ impl<E: Engine<Own>> Pair<E> {
     }
 
     /// On the first core; and was it disturbed?
-    fn measure(&self, steps: u64, pace: Pace) -> (Builds, bool) {
+    fn measure(&self, steps: u64, pace: Pace, phase: &AtomicU8) -> (Builds, bool) {
         machine::pin(0);
         repeat(pace.warm_up, || _ = black_box(self.builds(steps)));
         let (before, mut useful) = (machine::preemptions(), 0);
+        phase.store(MEASURED, Relaxed);
         let (chunks, elapsed) = repeat(pace.burst, || useful += self.builds(steps));
+        phase.store(DONE, Relaxed);
         let builds = (chunks * CHUNK) as f64;
         let result = Builds { ns: elapsed.as_nanos() as f64 / builds, useful: useful as f64 / builds };
         (result, machine::preemptions() != before)
+    }
+
+    /// On the second core, until the builder is done; and was it disturbed while the builder was measured?
+    fn invalidate(&self, phase: &AtomicU8) -> bool {
+        machine::pin(1);
+        let during = |this| {
+            while phase.load(Relaxed) == this {
+                drop(self.0.space.start(self.1.clone()));
+            }
+        };
+        during(WARM_UP);
+        let before = machine::preemptions();
+        during(MEASURED);
+        machine::preemptions() != before
     }
 }
 
 impl<E: Engine<Own>> Builder for Pair<E> {
     fn alone(&self, steps: u64, pace: Pace) -> (Builds, bool) {
-        std::thread::scope(|s| s.spawn(|| self.measure(steps, pace)).join().unwrap())
+        let phase = AtomicU8::new(WARM_UP);
+        std::thread::scope(|s| s.spawn(|| self.measure(steps, pace, &phase)).join().unwrap())
     }
 
     fn beside(&self, steps: u64, pace: Pace) -> (Builds, bool) {
-        let done = AtomicBool::new(false);
+        let phase = AtomicU8::new(WARM_UP);
         std::thread::scope(|s| {
-            let other = s.spawn(|| {
-                machine::pin(1);
-                while !done.load(Relaxed) {
-                    drop(self.0.space.start(self.1.clone()));
-                }
-                machine::preemptions()
-            });
-            let (builds, disturbed) = s.spawn(|| self.measure(steps, pace)).join().unwrap();
-            done.store(true, Relaxed);
-            (builds, disturbed | (other.join().unwrap() > 0))
+            let other = s.spawn(|| self.invalidate(&phase));
+            let (builds, disturbed) = s.spawn(|| self.measure(steps, pace, &phase)).join().unwrap();
+            (builds, disturbed | other.join().unwrap())
         })
     }
 }
@@ -107,6 +122,17 @@ struct Samples {
     beside: Vec<f64>,
     slowdown: Vec<f64>,
     useful: Vec<f64>,
+    kept: Kept,
+}
+
+impl Samples {
+    fn add(&mut self, builder: &dyn Builder, steps: u64, pace: Pace) {
+        let alone = undisturbed(&mut self.kept, || builder.alone(steps, pace));
+        let beside = undisturbed(&mut self.kept, || builder.beside(steps, pace));
+        self.beside.push(beside.ns);
+        self.slowdown.push(beside.ns / alone.ns);
+        self.useful.push(beside.useful);
+    }
 }
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
@@ -118,23 +144,22 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         pair::<Interval>("ours"),
         pair::<Kernel<Own>>(KERNEL),
         pair::<RwLockIset<Own>>("rwlock-iset"),
+        pair::<HastyRwLockIset<Own>>("rwlock-iset-no-wait"),
         pair::<ParkingLotIset<Own>>("parking-lot-iset"),
         pair::<RwLockBTreeMap<Own>>("rwlock-btreemap"),
     ];
     let (steps, pace) = (calibrate(), options.pace());
-    let mut samples = [(); 5].map(|()| Samples::default());
-    for _ in 0..pace.repetitions {
-        for ((_, builder), samples) in builders.iter().zip(&mut samples) {
-            let alone = undisturbed(|| builder.alone(steps, pace));
-            let beside = undisturbed(|| builder.beside(steps, pace));
-            samples.beside.push(beside.ns);
-            samples.slowdown.push(beside.ns / alone.ns);
-            samples.useful.push(beside.useful);
+    let mut samples = [(); 6].map(|()| Samples::default());
+    for repetition in 0..pace.repetitions {
+        for turn in 0..builders.len() {
+            let who = (turn + repetition) % builders.len();
+            samples[who].add(&*builders[who].1, steps, pace);
         }
     }
+    let kept = samples.each_ref().map(|samples| samples.kept);
     let [ours, rivals @ ..] = samples.map(summary);
-    for ((rival, _), theirs) in builders.iter().skip(1).zip(rivals) {
-        report.line(line(rival, ours, theirs));
+    for (((rival, _), theirs), their_kept) in builders.iter().skip(1).zip(rivals).zip(&kept[1..]) {
+        report.line(line(rival, ours, theirs).kept(kept[0].and(*their_kept)));
     }
 }
 
@@ -148,7 +173,8 @@ fn summary(mut samples: Samples) -> Summary {
 }
 
 fn line(rival: &'static str, ours: Summary, theirs: Summary) -> Line {
-    Line::new(Workload::W7, N, 2, rival, ours.0, theirs.0)
+    Line::new(Workload::W7, N, 2, rival)
+        .times(ours.0, theirs.0)
         .with("ours_slowdown", ours.1)
         .with("rival_slowdown", theirs.1)
         .with("useful_builds", serde_json::json!({ "ours": ours.2, "rival": theirs.2 }))

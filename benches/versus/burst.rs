@@ -2,12 +2,13 @@
 //!
 //! On a shared machine the clock and the neighbours change within seconds; whoever is measured in the same seconds is
 //! changed alike, so ratios hold where times do not. A burst in which the scheduler took a core away from one of its
-//! threads is thrown away and run again, a few times at most.
+//! threads is thrown away and run again, a few times at most; the last is kept as it is, and counted.
 
 use crate::contender::{Contender, Step, Turn};
 use crate::layout::SplitMix64;
 use crate::machine;
 use crate::options::Pace;
+use serde::Serialize;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,9 +16,37 @@ use std::time::{Duration, Instant};
 /// How often a burst that was disturbed is run again.
 const AGAIN: usize = 4;
 
-/// Bursts that were kept though they were disturbed, and all of them.
-pub(crate) static DISTURBED: AtomicUsize = AtomicUsize::new(0);
-pub(crate) static BURSTS: AtomicUsize = AtomicUsize::new(0);
+/// Bursts that were kept, and how many of them though they were disturbed.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Kept {
+    pub(crate) bursts: usize,
+    pub(crate) disturbed: usize,
+}
+
+impl Kept {
+    pub(crate) fn count(&mut self, disturbed: bool) {
+        self.bursts += 1;
+        self.disturbed += usize::from(disturbed);
+    }
+
+    pub(crate) fn and(self, other: Kept) -> Kept {
+        Kept { bursts: self.bursts + other.bursts, disturbed: self.disturbed + other.disturbed }
+    }
+
+    /// More than one in so many is disturbed.
+    pub(crate) fn exceeds_one_in(self, many: usize) -> bool {
+        self.disturbed * many > self.bursts
+    }
+}
+
+/// What one job took, in nanoseconds a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Time {
+    pub(crate) median: f64,
+    /// Neighbours only ever make a burst longer, so this is the steadier figure between runs.
+    pub(crate) least: f64,
+    pub(crate) kept: Kept,
+}
 
 /// One that is measured in turn with others.
 pub(crate) struct Job<'a> {
@@ -26,31 +55,34 @@ pub(crate) struct Job<'a> {
     pub(crate) threads: usize,
 }
 
-/// The median time of one step on one thread, in nanoseconds, for each job.
-pub(crate) fn interleaved(jobs: &[Job<'_>], pace: Pace) -> Vec<f64> {
+/// The time of one step on one thread, for each job.
+pub(crate) fn interleaved(jobs: &[Job<'_>], pace: Pace) -> Vec<Time> {
     let chunks: Vec<u64> = jobs.iter().map(|job| chunk(job, pace)).collect();
-    let mut samples = vec![Vec::with_capacity(pace.repetitions); jobs.len()];
+    let mut samples = vec![(Vec::with_capacity(pace.repetitions), Kept::default()); jobs.len()];
     for repetition in 0..pace.repetitions {
         for turn in 0..jobs.len() {
             let who = (turn + repetition) % jobs.len();
-            samples[who].push(undisturbed(|| burst(&jobs[who], chunks[who], pace)));
+            let (times, kept) = &mut samples[who];
+            times.push(undisturbed(kept, || burst(&jobs[who], chunks[who], pace)));
         }
     }
-    samples.iter_mut().map(|samples| median(samples)).collect()
+    samples.into_iter().map(|(mut times, kept)| Time { median: median(&mut times), least: times[0], kept }).collect()
 }
 
 /// Runs a burst until it was not disturbed, or too often.
-pub(crate) fn undisturbed<R>(mut burst: impl FnMut() -> (R, bool)) -> R {
-    BURSTS.fetch_add(1, Relaxed);
+pub(crate) fn undisturbed<R>(kept: &mut Kept, mut burst: impl FnMut() -> (R, bool)) -> R {
+    let mut last = burst();
     for _ in 0..AGAIN {
-        if let (result, false) = burst() {
-            return result;
+        if !last.1 {
+            break;
         }
+        last = burst();
     }
-    DISTURBED.fetch_add(1, Relaxed);
-    burst().0
+    kept.count(last.1);
+    last.0
 }
 
+/// Sorts them.
 pub(crate) fn median(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2]

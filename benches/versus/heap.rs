@@ -69,7 +69,7 @@ pub(crate) fn measure(report: &mut Report) {
     ];
     for (rival, theirs) in rivals {
         let handle = size_of::<<Interval as Engine<Own>>::Sub>();
-        let line = Line::new(Workload::W9, N, 1, rival, ours, theirs).with("ours_bytes", ours.round());
-        report.line(line.with("rival_bytes", theirs.round()).with("ours_handle_bytes", handle));
+        let line = Line::new(Workload::W9, N, 1, rival).bytes(ours, theirs);
+        report.line(line.with("ours_handle_bytes", handle));
     }
 }

@@ -37,6 +37,10 @@ static ALLOCATOR: heap::Counting = heap::Counting;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Err(error) = options.check(machine::cores()) {
+        eprintln!("versus: {error}");
+        return ExitCode::from(2);
+    }
     machine::with_huge_pages();
     let pace = options.pace();
     if options.check_rival {

@@ -1,5 +1,6 @@
 //! The command line. A bad option is told on stderr, and the exit code is 2.
 
+use crate::steps::is_measured;
 use clap::{Parser, ValueEnum, value_parser};
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ pub(crate) struct Options {
     #[arg(long = "workload", value_enum, ignore_case = true)]
     workloads: Vec<Workload>,
 
-    /// So many subscriptions; may be given several times [default: 100, 10000 and, unless --quick, 1000000].
+    /// So many subscriptions; may be given several times [default: 100, 10000 and, unless --quick, 1000000]. W7, W8 and W9
+    /// have their own.
     #[arg(long = "n", allow_negative_numbers = true, value_parser = value_parser!(u64).range(16..=16_000_000))]
     sizes: Vec<u64>,
 
-    /// So many threads; may be given several times [default: 1, 2, 4, 8, 16, as far as there are cores].
+    /// So many threads; may be given several times [default: 1, 2, 4, 8, 16, as far as there are cores]. W7, W8, W9 and
+    /// tree have their own.
     #[arg(long = "threads", allow_negative_numbers = true, value_parser = value_parser!(u64).range(1..=16))]
     threads: Vec<u64>,
 
@@ -106,8 +109,52 @@ pub(crate) struct Pace {
 }
 
 impl Options {
+    /// If sizes or threads are asked for and no workload is, those are left out that have their own by definition.
     pub(crate) fn wants(&self, workload: Workload) -> bool {
-        self.workloads.is_empty() || self.workloads.contains(&workload)
+        match self.workloads.is_empty() {
+            true => self.refusal(workload).is_none(),
+            false => self.workloads.contains(&workload),
+        }
+    }
+
+    /// Is there an option that selects nothing?
+    pub(crate) fn check(&self, cores: usize) -> Result<(), String> {
+        if let Some(threads) = self.threads.iter().find(|&&threads| threads as usize > cores) {
+            return Err(format!(
+                "--threads {threads}: this machine runs {cores} at a time, more would measure the scheduler"
+            ));
+        }
+        self.workloads.iter().try_for_each(|&workload| match self.refusal(workload) {
+            Some(why) => Err(why),
+            None if self.selects(workload, cores) => Ok(()),
+            None => Err(format!("{} is not measured on so many threads or subscriptions", workload.name())),
+        })
+    }
+
+    /// Why sizes or threads cannot be asked for.
+    fn refusal(&self, workload: Workload) -> Option<String> {
+        let (own_size, own_threads) = match workload {
+            Workload::W7 | Workload::W8 | Workload::W9 => (true, true),
+            Workload::Tree => (false, true),
+            _ => (false, false),
+        };
+        let option = match (own_size && !self.sizes.is_empty(), own_threads && !self.threads.is_empty()) {
+            (true, _) => "--n",
+            (_, true) => "--threads",
+            _ => return None,
+        };
+        Some(format!("{option}: {} has its own by definition", workload.name()))
+    }
+
+    fn selects(&self, workload: Workload, cores: usize) -> bool {
+        match workload {
+            Workload::W7 => cores >= 2,
+            Workload::W8 | Workload::W9 | Workload::Tree => true,
+            _ => {
+                let threads = self.threads(cores);
+                self.sizes().iter().any(|&n| threads.iter().any(|&threads| is_measured(workload, n, threads)))
+            }
+        }
     }
 
     pub(crate) fn sizes(&self) -> Vec<u64> {

@@ -1,11 +1,10 @@
 //! Lines to a reader: as JSON, or as a table.
 
-use crate::burst::{BURSTS, DISTURBED};
+use crate::burst::Kept;
 use crate::check::REFERENCE_PAIR;
-use crate::line::Line;
+use crate::line::{Line, Verdict};
 use crate::machine;
 use std::io::{ErrorKind, Write};
-use std::sync::atomic::Ordering::Relaxed;
 
 /// To stdout; whoever reads it may stop when they have seen enough.
 macro_rules! say {
@@ -20,6 +19,8 @@ pub(crate) struct Report {
     json: bool,
     missed: Vec<String>,
     met: usize,
+    noisy: usize,
+    kept: Kept,
 }
 
 impl Report {
@@ -39,46 +40,63 @@ impl Report {
                 "limit"
             );
         }
-        Report { json, missed: Vec::new(), met: 0 }
+        Report { json, missed: Vec::new(), met: 0, noisy: 0, kept: Kept::default() }
     }
 
     pub(crate) fn line(&mut self, line: Line) {
-        let verdict = line.verdict();
-        if let Some(verdict) = &verdict {
-            match verdict.met {
-                true => self.met += 1,
-                false => self.missed.push(format!("{}: {}", what(&line), verdict.target)),
-            }
-        }
+        let verdict = line.verdict().map_or(String::new(), |verdict| self.judge(&line, verdict));
+        self.kept = self.kept.and(line.kept);
         if self.json {
             say!("{}", serde_json::to_string(&line).expect("numbers and names"));
-            return;
+        } else {
+            table_row(&line, &verdict);
         }
-        let limit = line.limit().map_or(String::new(), |limit| format!("{limit:.1}"));
-        let target = verdict.map_or(String::new(), |verdict| {
-            format!("{} {}", verdict.target, if verdict.met { "met" } else { "MISSED" })
-        });
-        let Line { n, threads, rival, ours_ns, rival_ns, ratio, .. } = line;
-        say!(
-            "{:<18} {n:>8} {threads:>3} {rival:<20} {ours_ns:>10.2} {rival_ns:>10.2} {ratio:>8.2}x {limit:>8}  {target}",
-            line.workload
-        );
-        if !line.more.is_empty() {
-            let more: Vec<_> = line.more.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            say!("    {}", more.join(", "));
-        }
+    }
+
+    /// The verdict in words. There is none on a line of which too much was disturbed.
+    fn judge(&mut self, line: &Line, Verdict { target, met }: Verdict) -> String {
+        let word = match (line.is_noise(), met) {
+            (true, _) => {
+                self.noisy += 1;
+                "noisy"
+            }
+            (false, true) => {
+                self.met += 1;
+                "met"
+            }
+            (false, false) => {
+                self.missed.push(format!("{}: {target}", what(line)));
+                "MISSED"
+            }
+        };
+        format!("{target} {word}")
     }
 
     /// On stderr, for whoever watches: the numbers are on stdout.
     pub(crate) fn end(&self) {
-        let (disturbed, bursts) = (DISTURBED.load(Relaxed), BURSTS.load(Relaxed));
-        eprintln!(
-            "\n{} targets met, {} missed; {disturbed} of {bursts} bursts disturbed; load {}",
-            self.met,
-            self.missed.len(),
-            machine::load()
-        );
+        let Report { met, noisy, kept: Kept { bursts, disturbed }, .. } = self;
+        let (missed, load) = (self.missed.len(), machine::load());
+        eprintln!("\n{met} targets met, {missed} missed, {noisy} too noisy for a verdict; load {load}");
+        eprintln!("{disturbed} of {bursts} bursts disturbed, ours counted once for each rival");
         self.missed.iter().for_each(|missed| eprintln!("  missed: {missed}"));
+    }
+}
+
+fn table_row(line: &Line, verdict: &str) {
+    let ns = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.2}"));
+    let limit = line.limit_ns.map_or(String::new(), |limit| format!("{limit:.1}"));
+    let Line { workload, n, threads, rival, ratio, .. } = line;
+    say!(
+        "{workload:<18} {n:>8} {threads:>3} {rival:<20} {:>10} {:>10} {ratio:>8.2}x {limit:>8}  {verdict}",
+        ns(line.ours_ns),
+        ns(line.rival_ns)
+    );
+    let mut more: Vec<_> = line.more.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    if line.kept.disturbed > 0 {
+        more.push(format!("disturbed {} of {}", line.kept.disturbed, line.kept.bursts));
+    }
+    if !more.is_empty() {
+        say!("    {}", more.join(", "));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::burst::{Job, interleaved};
 use crate::contender::{Contender, Step, everybody};
-use crate::line::{Line, ONE_THREAD};
+use crate::line::{Line, ONE_THREAD, rounded};
 use crate::machine;
 use crate::options::{Options, Workload};
 use crate::report::Report;
@@ -19,7 +19,7 @@ const WORKLOADS: [(Workload, Step); 8] = [
 ];
 
 /// One by definition, several by definition, or what is asked for. A hundred neighbours need a hundred neighbours.
-fn is_measured(workload: Workload, n: u64, threads: usize) -> bool {
+pub(crate) fn is_measured(workload: Workload, n: u64, threads: usize) -> bool {
     match workload {
         Workload::W1 | Workload::W1m => threads == 1,
         Workload::W2 | Workload::W2m => threads > 1,
@@ -62,6 +62,9 @@ fn compare(
     let named = |&(_, threads, contender)| Job { contender, step, threads };
     let times = interleaved(&jobs.iter().map(named).collect::<Vec<_>>(), options.pace());
     for (&(rival, ..), &time) in jobs.iter().zip(&times).skip(1) {
-        report.line(Line::new(workload, n, threads, rival, times[0], time));
+        let line = Line::new(workload, n, threads, rival).times(times[0].median, time.median);
+        let line = line.kept(times[0].kept.and(time.kept));
+        let speedup = threads as f64 * time.median / times[0].median;
+        report.line(if rival == ONE_THREAD { line.with("speedup", rounded(speedup)) } else { line });
     }
 }

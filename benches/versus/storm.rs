@@ -2,8 +2,10 @@
 //!
 //! Each invalidator starts on a subscription of its own, holds it for 25 to 75 us, ends, pauses, and again. Beside them one
 //! thread, on a core of its own where there are two, invalidates its own range once and then times its first begin; a
-//! subscription until its first begin; and the end of that subscription.
+//! subscription until its first begin; and the end of that subscription. A probe in which the scheduler took that thread's
+//! core away counts as disturbed and is kept all the same: to run it again would hide waits.
 
+use crate::burst::Kept;
 use crate::contender::{Filled, KERNEL, Own};
 use crate::layout::{self, SplitMix64};
 use crate::line::Line;
@@ -32,8 +34,12 @@ const STORMS: [Storm; 4] = [
     Storm { invalidators: 8, gap: Duration::ZERO },
 ];
 
-/// For each of the measures.
-type Samples = [Vec<u64>; 3];
+/// For each of the measures; and for the probes, each of which takes one sample of each.
+#[derive(Default)]
+struct Samples {
+    times: [Vec<u64>; 3],
+    kept: Kept,
+}
 
 /// Runs one, for so long, and adds to the samples. A wait that ends only with the storm is as long as the storm was.
 type Run = fn(Storm, Duration, &mut Samples);
@@ -49,7 +55,9 @@ fn run<E: Engine<Own>>(storm: Storm, length: Duration, samples: &mut Samples) {
         s.spawn(|| {
             machine::pin(0);
             while !done.load(Relaxed) {
-                probe(&filled, samples);
+                let before = machine::preemptions();
+                probe(&filled, &mut samples.times);
+                samples.kept.count(machine::preemptions() != before);
                 sleep(Duration::from_micros(20));
             }
         });
@@ -71,7 +79,7 @@ fn invalidate<E: Engine<Own>>(filled: &Filled<E>, i: usize, gap: Duration, done:
     }
 }
 
-fn probe<E: Engine<Own>>(filled: &Filled<E>, samples: &mut Samples) {
+fn probe<E: Engine<Own>>(filled: &Filled<E>, samples: &mut [Vec<u64>; 3]) {
     const MINE: usize = 50;
     let space = &filled.space;
     let nobodys = layout::in_gap(&mut SplitMix64(1), N, 0, 1);
@@ -103,10 +111,11 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
                 run(storm, options.pace().storm / 2, samples);
             }
         }
-        let [ours, rivals @ ..] = samples.map(|samples| samples.map(summary));
+        let [ours, rivals @ ..] = samples.map(|samples| (samples.times.map(summary), samples.kept));
         for ((rival, _), theirs) in engines.iter().skip(1).zip(rivals) {
-            for measure in 0..MEASURES.len() {
-                report.line(line(storm, rival, MEASURES[measure], ours[measure], theirs[measure]));
+            for ((measure, our_times), their_times) in MEASURES.iter().zip(ours.0).zip(theirs.0) {
+                let line = line(storm, rival, measure, our_times, their_times);
+                report.line(line.kept(ours.1.and(theirs.1)));
             }
         }
     }
@@ -127,7 +136,8 @@ fn summary(mut samples: Vec<u64>) -> Summary {
 }
 
 fn line(storm: Storm, rival: &'static str, measure: &str, ours: Summary, theirs: Summary) -> Line {
-    let mut line = Line::new(Workload::W8, N, storm.invalidators + 1, rival, ours.p50 as f64, theirs.p50 as f64)
+    let mut line = Line::new(Workload::W8, N, storm.invalidators + 1, rival)
+        .times(ours.p50 as f64, theirs.p50 as f64)
         .with("measure", measure)
         .with("invalidators", storm.invalidators)
         .with("gap_us", storm.gap.as_micros() as u64);

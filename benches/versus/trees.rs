@@ -178,8 +178,9 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
             let jobs: Vec<_> = trees.iter().map(|tree| Job { contender: &**tree, step, threads: 1 }).collect();
             let times = interleaved(&jobs, options.pace());
             for (tree, &time) in trees.iter().zip(&times).skip(1) {
-                let line = Line::new(Workload::Tree, n, 1, tree.name(), times[0], time);
-                report.line(Line { workload: name, ..line });
+                let line = Line { workload: name, ..Line::new(Workload::Tree, n, 1, tree.name()) };
+                let line = line.times(times[0].median, time.median);
+                report.line(line.kept(times[0].kept.and(time.kept)));
             }
         }
     }

@@ -58,11 +58,28 @@ pub(crate) struct Mappings<'a, E: Engine<Mirrored>> {
 struct Table<S> {
     /// By their first address.
     live: BTreeMap<u64, Shared<S>>,
-    /// The calls between open and close: what they change, and their lines.
-    open: Vec<(Range<u64>, u64)>,
-    /// Those of them that are at it, between change and apply.
-    ongoing: Vec<(Range<u64>, u64)>,
+    /// The calls between open and close.
+    open: Vec<Open>,
     counts: Counts,
+}
+
+/// A call between open and close.
+struct Open {
+    line: u64,
+    /// What it changes.
+    range: Range<u64>,
+    /// Is it between change and apply?
+    at_it: bool,
+    /// What it found there, and what was born there since. The table does not do for that: another call may take a
+    /// region out of it, also one that was born meanwhile, and a builder may still hold it.
+    regions: Vec<Arc<Region>>,
+}
+
+impl Open {
+    fn admit(&mut self, region: &Arc<Region>) {
+        region.opened();
+        self.regions.push(Arc::clone(region));
+    }
 }
 
 /// How many subscriptions there were.
@@ -82,12 +99,7 @@ impl AddAssign for Counts {
 
 impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
     pub(crate) fn new(engine: &'a E, window: Option<u64>, janitor: Sender<E::Sub>) -> Self {
-        let table = RwLock::new(Table {
-            live: BTreeMap::new(),
-            open: Vec::new(),
-            ongoing: Vec::new(),
-            counts: Counts::default(),
-        });
+        let table = RwLock::new(Table { live: BTreeMap::new(), open: Vec::new(), counts: Counts::default() });
         Mappings { engine, window, janitor, table, recent: Mutex::default() }
     }
 
@@ -97,17 +109,20 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
 
     /// Says in all regions of a call's range that a begin may have to wait from now on. To be called before the start.
     pub(crate) fn open(&self, call: &Call) {
-        let range = &call.effect.change;
+        let range = call.effect.change.clone();
         let mut table = self.write();
-        table.open.push((range.clone(), call.line));
-        table.overlapping(range).iter().for_each(|live| live.region.opened());
+        let hit = table.overlapping(&range);
+        let mut open = Open { line: call.line, range, at_it: false, regions: Vec::new() };
+        hit.iter().for_each(|live| open.admit(&live.region));
+        table.open.push(open);
     }
 
-    /// Takes it back, also in those that have come meanwhile. To be called after the end.
+    /// Takes it back, also in those that have come or gone meanwhile. To be called after the end.
     pub(crate) fn close(&self, call: &Call) {
         let mut table = self.write();
-        table.open.retain(|(_, line)| *line != call.line);
-        table.overlapping(&call.effect.change).iter().for_each(|live| live.region.closed());
+        if let Some(index) = table.open.iter().position(|open| open.line == call.line) {
+            table.open.swap_remove(index).regions.iter().for_each(|region| region.closed());
+        }
     }
 
     /// A call changes its range: from here to its return the cells say so. Gives the regions concerned.
@@ -117,7 +132,7 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
     pub(crate) fn change(&self, call: &Call) -> Vec<Shared<E::Sub>> {
         let range = &call.effect.change;
         let mut table = self.write();
-        table.ongoing.push((range.clone(), call.line));
+        table.opened_by(call).expect("it is open").at_it = true;
         let hit = table.overlapping(range);
         hit.iter().for_each(|live| live.region.set_stamps(range, Stamp::changing(call.line)));
         if call.effect.replaces() {
@@ -129,14 +144,14 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
         hit
     }
 
-    /// A call returns: its cells are changed, also in what it has replaced; what it unmaps is gone and what it maps is
-    /// there. Gives the regions that are gone, which must not be dropped before the end.
-    pub(crate) fn apply(&self, call: &Call, hit: &[Shared<E::Sub>]) -> Vec<Shared<E::Sub>> {
+    /// A call returns: its cells are changed, also in what it or another call has replaced; what it unmaps is gone and
+    /// what it maps is there. Gives the regions that are gone, which must not be dropped before the end.
+    pub(crate) fn apply(&self, call: &Call) -> Vec<Shared<E::Sub>> {
         let effect = &call.effect;
         let mut table = self.write();
-        table.ongoing.retain(|(_, line)| *line != call.line);
-        for live in table.overlapping(&effect.change).iter().chain(hit) {
-            live.region.set_stamps(&effect.change, Stamp::left_by(call.line));
+        if let Some(open) = table.opened_by(call) {
+            open.at_it = false;
+            open.regions.iter().for_each(|region| region.set_stamps(&effect.change, Stamp::left_by(call.line)));
         }
         if effect.replaces() {
             return Vec::new();
@@ -173,7 +188,8 @@ impl<'a, E: Engine<Mirrored>> Mappings<'a, E> {
     /// A new region, that the call in this line leaves there.
     fn add(&self, table: &mut Table<E::Sub>, range: Range<u64>, line: u64) {
         let region = Arc::new(Region::new(range, |cell| table.stamp(&cell, line)));
-        table.open.iter().filter(|(other, _)| overlap(other, region.range())).for_each(|_| region.opened());
+        let open = table.open.iter_mut().filter(|open| overlap(&open.range, region.range()));
+        open.for_each(|open| open.admit(&region));
         let sub = self.engine.subscribe(region.range().clone(), Mirrored(Arc::clone(&region)));
         let start = region.range().start;
         let live = Live { region, sub: Some(sub), janitor: self.janitor.clone() };
@@ -224,10 +240,13 @@ impl<S> Table<S> {
 
     /// What a new cell says, which the call in this line leaves there; another call may be at it.
     fn stamp(&self, cell: &Range<u64>, line: u64) -> Stamp {
-        self.ongoing
-            .iter()
-            .find(|(range, _)| overlap(range, cell))
-            .map_or(Stamp::left_by(line), |&(_, other)| Stamp::changing(other))
+        let at_it = self.open.iter().find(|open| open.at_it && overlap(&open.range, cell));
+        at_it.map_or(Stamp::left_by(line), |open| Stamp::changing(open.line))
+    }
+
+    /// What there is of a call between open and close; a call that changes nothing is never opened.
+    fn opened_by(&mut self, call: &Call) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| open.line == call.line)
     }
 
     fn covering(&self, address: u64) -> Option<Shared<S>> {
@@ -280,8 +299,11 @@ mod tests {
         let mappings = Mappings::new(&engine, window, janitor);
         for (line, effect) in (1..).zip(effects) {
             let call = call(line, effect.clone());
+            mappings.open(&call);
             let hit = mappings.change(&call);
-            drop(mappings.apply(&call, &hit));
+            drop(mappings.apply(&call));
+            mappings.close(&call);
+            drop(hit);
         }
         let left =
             mappings.read().overlapping(&(0..u64::MAX)).iter().rev().map(|live| live.region.range().clone()).collect();
@@ -323,19 +345,40 @@ mod tests {
     fn what_another_call_is_at_says_so_in_the_new_region_too() {
         let (engine, (janitor, _retired)) = (Interval::default(), channel());
         let mappings = Mappings::new(&engine, None, janitor);
-        mappings.apply(&call(1, map(0..4 * PAGE)), &[]);
+        mappings.apply(&call(1, map(0..4 * PAGE)));
         let protect = call(2, Effect { change: 3 * PAGE..4 * PAGE, ..Effect::default() });
         let cut = call(3, unmap(0..PAGE));
-        mappings.change(&protect);
-        mappings.change(&cut);
-        mappings.apply(&cut, &[]);
+        for call in [&protect, &cut] {
+            mappings.open(call);
+            mappings.change(call);
+        }
+        mappings.apply(&cut);
         let stamps = || {
             let live = mappings.read().covering(PAGE).unwrap();
             (0..3).map(|cell| live.region.stamp(cell)).collect::<Vec<_>>()
         };
         assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::changing(2)]);
-        mappings.apply(&protect, &[]);
+        mappings.apply(&protect);
         assert_eq!(stamps(), [Stamp::left_by(3), Stamp::left_by(3), Stamp::left_by(2)]);
+    }
+
+    #[test]
+    fn what_was_born_inside_a_call_and_is_gone_hears_of_its_return() {
+        let (engine, (janitor, _retired)) = (Interval::default(), channel());
+        let mappings = Mappings::new(&engine, None, janitor);
+        let protect = call(1, Effect { change: 0..4 * PAGE, ..Effect::default() });
+        mappings.open(&protect);
+        mappings.change(&protect);
+        mappings.apply(&call(2, map(0..4 * PAGE)));
+        let whole = mappings.read().covering(0).unwrap();
+        mappings.apply(&call(3, map(PAGE..2 * PAGE)));
+        let split = mappings.read().covering(3 * PAGE).unwrap();
+        mappings.apply(&call(4, map(0..4 * PAGE)));
+        let born = [&whole.region, &split.region];
+        assert_eq!(born.map(|region| (region.stamp(0), region.is_open())), [(Stamp::changing(1), true); 2]);
+        mappings.apply(&protect);
+        mappings.close(&protect);
+        assert_eq!(born.map(|region| (region.stamp(0), region.is_open())), [(Stamp::left_by(1), false); 2]);
     }
 
     #[test]
@@ -343,7 +386,7 @@ mod tests {
         let (engine, (janitor, _retired)) = (Interval::default(), channel());
         let mappings = Mappings::new(&engine, None, janitor);
         let replace = call(2, Effect { change: 0..PAGE, unmap: 0..PAGE, map: 0..PAGE });
-        mappings.apply(&call(1, map(0..2 * PAGE)), &[]);
+        mappings.apply(&call(1, map(0..2 * PAGE)));
         let is_open = |address| mappings.read().covering(address).unwrap().region.is_open();
         assert!(!is_open(0));
         mappings.open(&replace);
@@ -352,7 +395,7 @@ mod tests {
         assert_eq!((is_open(0), is_open(PAGE)), (true, false), "what has come meanwhile knows it, too");
         let stamp = || mappings.read().covering(0).unwrap().region.stamp(0);
         assert_eq!((old[0].region.stamp(0), stamp()), (Stamp::changing(2), Stamp::changing(2)));
-        mappings.apply(&replace, &old);
+        mappings.apply(&replace);
         assert_eq!((old[0].region.stamp(0), stamp()), (Stamp::left_by(2), Stamp::left_by(2)));
         mappings.close(&replace);
         assert!(!is_open(0));
@@ -364,9 +407,9 @@ mod tests {
         let mappings = Mappings::new(&engine, None, janitor);
         let mut random = fastrand::Rng::with_seed(1);
         assert!(mappings.pick(&mut random).is_none());
-        mappings.apply(&call(1, map(0..PAGE)), &[]);
+        mappings.apply(&call(1, map(0..PAGE)));
         for line in 2..2 + RECENT as u64 {
-            mappings.apply(&call(line, map(line * PAGE..(line + 1) * PAGE)), &[]);
+            mappings.apply(&call(line, map(line * PAGE..(line + 1) * PAGE)));
         }
         for _ in 0..1000 {
             let (live, address) = mappings.pick(&mut random).unwrap();

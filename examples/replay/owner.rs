@@ -72,8 +72,7 @@ impl<E: Engine<Mirrored>> Owners<'_, E> {
 
         self.pace.wait_until(call.end);
         self.order.wait_to_return(turn, thread);
-        let hit = started.as_ref().map_or(&[][..], |(_, hit)| hit);
-        let gone = self.mappings.apply(call, hit);
+        let gone = self.mappings.apply(call);
         if let Some((open, _hit)) = started {
             drop(open);
             self.mappings.close(call);

@@ -11,6 +11,8 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use self::read::of;
 pub(crate) use self::read::read;
 
 /// The calls of a program, in the order in which they began.

@@ -91,6 +91,12 @@ fn call(number: u64, thread: usize, line: Line) -> Call {
     Call { line: number, thread, op, begin, end: begin.saturating_add(took), effect }
 }
 
+/// The trace that these lines are.
+#[cfg(test)]
+pub(crate) fn of(lines: &str) -> Trace {
+    parse_all("lines", lines.as_bytes()).unwrap()
+}
+
 /// The file without its folder and its endings.
 fn name(file: &str) -> String {
     if file == "-" {
