@@ -183,6 +183,7 @@ every_rival! {
     interval: Interval, disjoint: false;
     kernel: Kernel, disjoint: false;
     rwlock_iset: RwLockIset, disjoint: false;
+    hasty_rwlock_iset: HastyRwLockIset, disjoint: false;
     parking_lot_iset: ParkingLotIset, disjoint: false;
     rwlock_btreemap: RwLockBTreeMap, disjoint: true;
     parking_lot_btreemap: ParkingLotBTreeMap, disjoint: true;

@@ -75,6 +75,7 @@ mod tests {
 {"workload":"W1","n":10000,"threads":1,"rival":"kernel","ours_ns":1.0,"rival_ns":5.0,"ratio":5.0}
 {"workload":"W2","n":10000,"threads":2,"rival":"kernel","ours_ns":1.0,"rival_ns":50.0,"ratio":50.0}
 {"workload":"W2","n":10000,"threads":2,"rival":"ours-1-thread","ours_ns":1.0,"rival_ns":1.0,"ratio":2.0}
+{"workload":"W9","n":10000,"threads":1,"rival":"kernel","ours_ns":null,"rival_ns":null,"ratio":0.5,"ours_bytes":180.0,"rival_bytes":90.0}
 {"workload":"W6","n":100,"threads":1,"rival":"rwlock-iset","ours_ns":1.0,"rival_ns":5.0,"ratio":5.0}
 {"workload":"W8","n":100,"threads":3,"rival":"kernel","ours_ns":50.0,"rival_ns":50.0,"ratio":1.0,"gap_us":200,"invalidators":2,"measure":"read_begin","ours_max_ns":1051,"ours_p50_ns":50,"ours_p99_ns":210,"ours_samples":4016,"rival_max_ns":5294230,"rival_p50_ns":50,"rival_p99_ns":380363,"rival_samples":2521}
 {"workload":"W8","n":100,"threads":3,"rival":"kernel","ours_ns":50.0,"rival_ns":50.0,"ratio":1.0,"gap_us":200,"invalidators":2,"measure":"usable","ours_max_ns":1051,"ours_p50_ns":50,"ours_p99_ns":210,"ours_samples":4016,"rival_max_ns":5294230,"rival_p50_ns":50,"rival_p99_ns":380363,"rival_samples":2521}

@@ -12,8 +12,9 @@ pub(crate) struct Line {
     pub(crate) n: u64,
     pub(crate) threads: u64,
     pub(crate) rival: String,
-    pub(crate) ours_ns: f64,
-    pub(crate) rival_ns: f64,
+    /// None where something else than time was measured.
+    pub(crate) ours_ns: Option<f64>,
+    pub(crate) rival_ns: Option<f64>,
     /// In a storm only.
     #[serde(flatten)]
     pub(crate) storm: Option<Storm>,

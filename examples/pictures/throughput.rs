@@ -46,9 +46,9 @@ fn panel(
     let values: BTreeSet<_> = lines.iter().map(|line| field(line)).collect();
     let (first, last) = (*values.first()?, *values.last()?);
     let place = |value: u64| if first == last { 0.5 } else { log(value, first) / log(last, first) };
-    let of = |rival: &str, rate: fn(&Line) -> f64| {
-        let mut points: Vec<_> =
-            lines.iter().filter(|line| line.rival == rival).map(|line| (place(field(line)), rate(line))).collect();
+    let of = |rival: &str, rate: fn(&Line) -> Option<f64>| {
+        let of_rival = lines.iter().filter(|line| line.rival == rival);
+        let mut points: Vec<_> = of_rival.filter_map(|line| Some((place(field(line)), rate(line)?))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points
     };
@@ -64,8 +64,8 @@ fn panel(
     })
 }
 
-fn mops(line: &Line, nanos: f64) -> f64 {
-    line.threads as f64 * 1e3 / nanos
+fn mops(line: &Line, nanos: Option<f64>) -> Option<f64> {
+    Some(line.threads as f64 * 1e3 / nanos?)
 }
 
 fn log(value: u64, first: u64) -> f64 {
