@@ -45,7 +45,7 @@ use crate::trace::Trace;
 
 fn main() -> ExitCode {
     let options: Options = clap::Parser::parse();
-    let trace = match trace::read(&options.trace) {
+    let trace = match trace::read(&options.trace, options.window) {
         Ok(trace) => trace,
         Err(error) => {
             eprintln!("replay: {error}");

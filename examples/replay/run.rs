@@ -214,7 +214,7 @@ mod tests {
     /// A run over a kept trace, and what was found.
     fn outcome(trace: &str, kind: Kind, line: &str) -> Outcome {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/replay/traces/{trace}.csv.gz"));
-        replayed(&crate::trace::read(&path).unwrap(), kind, line)
+        replayed(&crate::trace::read(&path, None).unwrap(), kind, line)
     }
 
     /// A run over a trace with the options of a command line.
