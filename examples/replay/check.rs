@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_history_names_the_calls() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/replay/traces/rustc_release.csv.gz");
-        let trace = crate::trace::read(&path).unwrap();
+        let trace = crate::trace::read(&path, None).unwrap();
         let (from, seen) = (Duration::from_micros(1), Duration::from_micros(1500));
         let what = What::Stale { read: Stamp::left_by(4), now: Stamp::changing(6) };
         let told = History(&Violation { addresses: 0x1000..0x2000, from, seen, what }, &trace).to_string();

@@ -32,46 +32,50 @@ mod run;
 mod tally;
 mod trace;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::check::History;
 use crate::options::{Kind, Options};
-use crate::report::{Report, picture_title, print_json, print_table, progress, title};
+use crate::report::{Report, picture_title, print_json, print_table, progress, tell, title, while_read};
 use crate::tally::Times;
 use crate::trace::Trace;
 
 fn main() -> ExitCode {
     let options: Options = clap::Parser::parse();
-    let trace = match trace::read(&options.trace) {
+    if options.svg.as_ref().is_some_and(|svg| is_same(svg, &options.trace)) {
+        tell("the picture would overwrite the trace");
+        return ExitCode::from(2);
+    }
+    let trace = match trace::read(&options.trace, options.window) {
         Ok(trace) => trace,
         Err(error) => {
-            eprintln!("replay: {error}");
+            tell(error);
             return ExitCode::from(2);
         }
     };
     match run_all(&trace, &options) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("replay: {error}");
+            tell(error);
             ExitCode::FAILURE
         }
     }
 }
 
 fn run_all(trace: &Trace, options: &Options) -> io::Result<ExitCode> {
-    eprintln!("replay: {}", title(trace, options));
+    tell(title(trace, options));
     if trace.failed > 0 {
-        eprintln!("replay: {} calls failed and are left out", trace.failed);
+        tell(format_args!("{} calls failed and are left out", trace.failed));
     }
     // Before the work, which may take minutes.
     let svg = options.svg.as_ref().map(|file| File::create(file).map_err(|error| naming(file, &error))).transpose()?;
     let run = |&kind| run_one(kind, trace, options);
     let runs: Vec<_> = options.engines().iter().map(run).collect::<io::Result<_>>()?;
     if !options.json {
-        print_table(runs.iter().map(|(report, _)| report))?;
+        while_read(print_table(runs.iter().map(|(report, _)| report)))?;
     }
     if let Some(mut svg) = svg {
         svg.write_all(picture::of_begins(&picture_title(trace, options), &runs).as_bytes())?;
@@ -86,16 +90,55 @@ fn run_one(kind: Kind, trace: &Trace, options: &Options) -> io::Result<(Report, 
     let outcome = run::replay(kind, trace, options, |done| bar.set_position(done));
     bar.finish_and_clear();
     for violation in &outcome.found.first {
-        eprintln!("replay: {}: {}", kind.name(), History(violation, trace));
+        tell(format_args!("{}: {}", kind.name(), History(violation, trace)));
     }
     let report = Report::new(kind, trace, options, &outcome);
     if options.json {
-        print_json(&report)?;
+        while_read(print_json(&report))?;
     }
     Ok((report, outcome.tally.begin))
+}
+
+/// Is what would be written what was read, by whatever name?
+fn is_same(written: &Path, read: &Path) -> bool {
+    let read = if read == Path::new("-") { Path::new("/dev/stdin") } else { read };
+    identity(written).is_ok_and(|written| identity(read).is_ok_and(|read| read == written))
+}
+
+/// The number of a file, which hard links have in common.
+#[cfg(unix)]
+fn identity(file: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(file).map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(file: &Path) -> io::Result<std::path::PathBuf> {
+    fs::canonicalize(file)
 }
 
 /// The same error, saying which file it is about.
 fn naming(file: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_trace_is_known_by_all_its_names() {
+        let folder = std::env::temp_dir().join(format!("replay-names-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let name = |name: &str| folder.join(name);
+        fs::write(name("trace"), "0,0,mmap,1000,4096,,1,0").unwrap();
+        fs::write(name("other"), "").unwrap();
+        std::os::unix::fs::symlink("trace", name("symlink")).unwrap();
+        fs::hard_link(name("trace"), name("link")).unwrap();
+        let same =
+            ["trace", "./trace", "symlink", "link", "other", "new"].map(|svg| is_same(&name(svg), &name("trace")));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(same, [true, true, true, true, false, false]);
+    }
 }

@@ -271,6 +271,11 @@ fn windows(range: Range<u64>, window: Option<u64>) -> impl Iterator<Item = Range
     })
 }
 
+/// How many parts that gives, without making them.
+pub(crate) fn count_windows(range: &Range<u64>, size: u64) -> u64 {
+    if range.is_empty() { 0 } else { (range.end - 1) / size - range.start / size + 1 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,7 +342,9 @@ mod tests {
         let window = Some(4 * PAGE);
         let left = left_after(window, &[map(3 * PAGE..9 * PAGE), unmap(5 * PAGE..6 * PAGE)]);
         assert_eq!(left, [3 * PAGE..4 * PAGE, 4 * PAGE..5 * PAGE, 6 * PAGE..8 * PAGE, 8 * PAGE..9 * PAGE]);
-        assert_eq!(windows(0..0, window).count(), 0);
+        for range in [0..0, PAGE..PAGE, 0..4 * PAGE, PAGE..9 * PAGE, 7 * PAGE..8 * PAGE + 1] {
+            assert_eq!(count_windows(&range, 4 * PAGE), windows(range, window).count() as u64);
+        }
         assert!(windows(5..u64::MAX, None).eq(std::iter::once(5..u64::MAX)));
     }
 

@@ -31,7 +31,7 @@ impl Pace<'_> {
     /// Sleeps for as long as a sleep is good for, and spins for the rest: a call works while it lasts.
     fn wait_until(&self, time: Duration) {
         let Some(speed) = self.speed else { return };
-        let due = time.div_f64(speed);
+        let due = at_speed(time, speed);
         loop {
             match due.saturating_sub(self.elapsed()) {
                 Duration::ZERO => return,
@@ -40,6 +40,11 @@ impl Pace<'_> {
             }
         }
     }
+}
+
+/// When what was at `time` in the trace is due.
+fn at_speed(time: Duration, speed: f64) -> Duration {
+    Duration::try_from_secs_f64(time.as_secs_f64() / speed).unwrap_or(Duration::MAX)
 }
 
 /// What the owners share.
@@ -89,5 +94,16 @@ impl<E: Engine<Mirrored>> Owners<'_, E> {
         let hit = self.mappings.change(call);
         hit.iter().for_each(|live| self.checker.started(&live.region, range, call.line, from));
         (open, hit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_after_the_last_time_there_is_is_due_then() {
+        assert_eq!(at_speed(Duration::from_millis(3), 2.0), Duration::from_micros(1500));
+        assert_eq!(at_speed(Duration::MAX, 0.001), Duration::MAX);
     }
 }

@@ -153,6 +153,19 @@ pub(crate) fn print_json(report: &Report) -> io::Result<()> {
     writeln!(io::stdout(), "{}", serde_json::to_string(report)?)
 }
 
+/// Whoever reads stdout may stop when they have seen enough. That is no failure; the exit code still says what was found.
+pub(crate) fn while_read(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+/// Says something on stderr, where there may be nobody either.
+pub(crate) fn tell(message: impl Display) {
+    writeln!(io::stderr(), "replay: {message}").ok();
+}
+
 /// A bar for one engine; nothing is drawn unless stderr is a terminal.
 pub(crate) fn progress(kind: Kind, calls: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {

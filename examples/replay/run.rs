@@ -15,6 +15,7 @@ use crate::mappings::{Counts, Mappings, Mirrored};
 use crate::options::{Kind, Options};
 use crate::order::{Order, Turn, by_thread, turns};
 use crate::owner::{Owners, Pace};
+use crate::report::tell;
 use crate::rival::{Engine, GlobalSeq, Interval, Kernel, RwLockIset};
 use crate::tally::{Tally, Times};
 use crate::trace::{Call, Trace};
@@ -184,7 +185,7 @@ fn spawn<'scope, R: Send + 'scope>(
         work()
     };
     thread::Builder::new().spawn_scoped(scope, work).unwrap_or_else(|error| {
-        eprintln!("replay: a thread could not be started: {error}");
+        tell(format_args!("a thread could not be started: {error}"));
         exit(1)
     })
 }
@@ -214,7 +215,7 @@ mod tests {
     /// A run over a kept trace, and what was found.
     fn outcome(trace: &str, kind: Kind, line: &str) -> Outcome {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/replay/traces/{trace}.csv.gz"));
-        replayed(&crate::trace::read(&path).unwrap(), kind, line)
+        replayed(&crate::trace::read(&path, None).unwrap(), kind, line)
     }
 
     /// A run over a trace with the options of a command line.

@@ -17,6 +17,9 @@ pub(super) struct Line {
     pub(super) effect: Effect,
 }
 
+/// No time of a trace is longer: what sums up or divides times need not fear the largest.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Why a line is not one of a trace.
 pub(super) type Reason = String;
 
@@ -93,10 +96,11 @@ impl Hex {
     }
 }
 
-/// Microseconds with a fraction.
+/// Microseconds with a fraction, a year at most.
 fn micros(text: &str) -> Result<Duration, Reason> {
     let micros: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    Duration::try_from_secs_f64(micros / 1e6).map_err(|error| error.to_string())
+    let time = Duration::try_from_secs_f64(micros / 1e6).map_err(|error| error.to_string())?;
+    if time <= LONGEST { Ok(time) } else { Err("longer than a year".to_owned()) }
 }
 
 #[cfg(test)]
@@ -150,6 +154,8 @@ mod tests {
                 "-1,0,mmap,1000,8192,,1.0,0",
                 "time_us \"-1\": cannot convert float seconds to Duration: value is negative",
             ),
+            ("1.8e25,0,mmap,1000,8192,,1.0,0", "time_us \"1.8e25\": longer than a year"),
+            ("31536000000000,0,mmap,1000,8192,,31536000000001,0", "dur_us \"31536000000001\": longer than a year"),
             ("0,-3,mmap,1000,8192,,1.0,0", "tid \"-3\": invalid digit found in string"),
             ("0,0,fork,1000,8192,,1.0,0", "unknown op \"fork\""),
             ("0,0,mmap,1000g,8192,,1.0,0", "start \"1000g\": invalid digit found in string"),

@@ -10,8 +10,13 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::line::{Line, Reason, parse};
 use super::{Call, Trace};
+use crate::mappings::count_windows;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// The replay has a thread for each of the program's, and machines let a process have only so many.
+const MOST_THREADS: usize = 4096;
+/// How many windows one call may map: each gets a subscription.
+const MOST_WINDOWS: u64 = 1 << 16;
 
 /// What is wrong with a trace, and where.
 #[derive(Debug)]
@@ -33,8 +38,8 @@ impl std::fmt::Display for TraceError {
 
 impl Error for TraceError {}
 
-/// Reads the trace in a file; `-` is standard input.
-pub(crate) fn read(path: &Path) -> Result<Trace, TraceError> {
+/// Reads the trace in a file; `-` is standard input. What it maps is to be cut into windows of that size, if any.
+pub(crate) fn read(path: &Path, window: Option<u64>) -> Result<Trace, TraceError> {
     let file = path.display().to_string();
     let source: Result<Box<dyn Read>, _> = match file.as_str() {
         "-" => Ok(Box::new(io::stdin().lock())),
@@ -42,7 +47,7 @@ pub(crate) fn read(path: &Path) -> Result<Trace, TraceError> {
     };
     let text = source.and_then(plain);
     let text = text.map_err(|error| TraceError { file: file.clone(), line: None, reason: unreadable(&error) })?;
-    parse_all(&file, text)
+    parse_all(&file, text, window)
 }
 
 /// The text, whether it is gzipped or not.
@@ -52,7 +57,7 @@ fn plain(source: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
     Ok(if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(source))) } else { Box::new(source) })
 }
 
-fn parse_all(file: &str, text: impl BufRead) -> Result<Trace, TraceError> {
+fn parse_all(file: &str, text: impl BufRead, window: Option<u64>) -> Result<Trace, TraceError> {
     let wrong = |line, reason| TraceError { file: file.to_owned(), line, reason };
     let mut trace = Trace { name: name(file), calls: Vec::new(), threads: Vec::new(), failed: 0 };
     let mut threads = HashMap::new();
@@ -66,10 +71,14 @@ fn parse_all(file: &str, text: impl BufRead) -> Result<Trace, TraceError> {
             trace.failed += 1;
             continue;
         }
+        refuse_windows(&line, window).map_err(|reason| wrong(Some(number), reason))?;
         let thread = *threads.entry(line.tid).or_insert_with(|| {
             trace.threads.push(line.tid);
             trace.threads.len() - 1
         });
+        if threads.len() > MOST_THREADS {
+            return Err(wrong(Some(number), format!("more than {MOST_THREADS} threads")));
+        }
         trace.calls.push(call(number, thread, line));
     }
     if trace.calls.is_empty() {
@@ -77,6 +86,12 @@ fn parse_all(file: &str, text: impl BufRead) -> Result<Trace, TraceError> {
     }
     trace.calls.sort_by_key(|call| call.begin);
     Ok(trace)
+}
+
+/// Refuses what would take longer than anybody waits, and more memory than there is.
+fn refuse_windows(line: &Line, window: Option<u64>) -> Result<(), Reason> {
+    let count = window.map_or(0, |size| count_windows(&line.effect.map, size));
+    if count <= MOST_WINDOWS { Ok(()) } else { Err(format!("{count} windows in one call, more than {MOST_WINDOWS}")) }
 }
 
 fn unreadable(error: &io::Error) -> Reason {
@@ -94,7 +109,7 @@ fn call(number: u64, thread: usize, line: Line) -> Call {
 /// The trace that these lines are.
 #[cfg(test)]
 pub(crate) fn of(lines: &str) -> Trace {
-    parse_all("lines", lines.as_bytes()).unwrap()
+    parse_all("lines", lines.as_bytes(), None).unwrap()
 }
 
 /// The file without its folder and its endings.
@@ -122,8 +137,12 @@ mod tests {
     }
 
     fn read_bytes(bytes: impl Into<Vec<u8>>) -> Result<Trace, String> {
+        read_in_windows(bytes, None)
+    }
+
+    fn read_in_windows(bytes: impl Into<Vec<u8>>, window: Option<u64>) -> Result<Trace, String> {
         let text = plain(Cursor::new(bytes.into())).unwrap();
-        parse_all("some/trace.csv.gz", text).map_err(|error| error.to_string())
+        parse_all("some/trace.csv.gz", text, window).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -170,8 +189,26 @@ mod tests {
     }
 
     #[test]
+    fn more_windows_than_anybody_waits_for_are_refused() {
+        let mapped = |bytes: u64| format!("# one\n0,0,mmap,0,{bytes},,1,0\n");
+        let refused = |bytes| read_in_windows(mapped(bytes), Some(4096)).unwrap_err();
+        read_in_windows(mapped(MOST_WINDOWS * 4096), Some(4096)).unwrap();
+        assert_eq!(refused(MOST_WINDOWS * 4096 + 1), "some/trace.csv.gz:2: 65537 windows in one call, more than 65536");
+        assert!(refused(u64::MAX).starts_with("some/trace.csv.gz:2: 4503599627370496 windows"));
+        read_bytes(mapped(u64::MAX)).unwrap();
+    }
+
+    #[test]
+    fn more_threads_than_a_machine_has_are_refused() {
+        let threads = |count: usize| (0..count).map(|tid| format!("0,{tid},mmap,0,4096,,1,0\n")).collect::<String>();
+        assert_eq!(read_bytes(threads(MOST_THREADS)).unwrap().threads.len(), MOST_THREADS);
+        let error = read_bytes(threads(MOST_THREADS + 10)).unwrap_err();
+        assert_eq!(error, "some/trace.csv.gz:4097: more than 4096 threads");
+    }
+
+    #[test]
     fn a_file_that_is_not_there_is_told() {
-        let error = read(Path::new("no/such/trace.csv")).unwrap_err().to_string();
+        let error = read(Path::new("no/such/trace.csv"), None).unwrap_err().to_string();
         assert!(error.starts_with("no/such/trace.csv: "), "{error}");
     }
 }
