@@ -54,7 +54,7 @@ struct Locked<S> {
     door: Mutex<()>,
     /// How many callbacks wait; readers need not look at the door otherwise.
     waiting: AtomicUsize,
-    /// The thread that holds the lock; 0: none. Only that thread may conclude anything from it.
+    /// The thread that holds the lock; 0: none. Only that thread may conclude anything from it; `waits` looks again and again.
     owner: AtomicUsize,
 }
 

@@ -95,65 +95,41 @@ pub trait SecondaryTlb<A: Address = u64>: Send + Sync + 'static {
     fn release(&self) {}
 }
 
-impl<A: Address, N: Notifier<A> + ?Sized> Notifier<A> for Arc<N> {
-    fn start(&self, change: &Change<A>) -> Result<(), WouldBlock> {
-        (**self).start(change)
-    }
-    fn end(&self, change: &Change<A>) {
-        (**self).end(change);
-    }
-    fn clear_flush_young(&self, range: Span<A>) -> bool {
-        (**self).clear_flush_young(range)
-    }
-    fn clear_young(&self, range: Span<A>) -> bool {
-        (**self).clear_young(range)
-    }
-    fn test_young(&self, address: A) -> bool {
-        (**self).test_young(address)
-    }
-    fn release(&self) {
-        (**self).release();
-    }
-}
+/// What is pointed to is called.
+macro_rules! call_through {
+    ($($pointer:ident),*) => {$(
+        impl<A: Address, N: Notifier<A> + ?Sized> Notifier<A> for $pointer<N> {
+            fn start(&self, change: &Change<A>) -> Result<(), WouldBlock> {
+                (**self).start(change)
+            }
+            fn end(&self, change: &Change<A>) {
+                (**self).end(change);
+            }
+            fn clear_flush_young(&self, range: Span<A>) -> bool {
+                (**self).clear_flush_young(range)
+            }
+            fn clear_young(&self, range: Span<A>) -> bool {
+                (**self).clear_young(range)
+            }
+            fn test_young(&self, address: A) -> bool {
+                (**self).test_young(address)
+            }
+            fn release(&self) {
+                (**self).release();
+            }
+        }
 
-impl<A: Address, N: Notifier<A> + ?Sized> Notifier<A> for Box<N> {
-    fn start(&self, change: &Change<A>) -> Result<(), WouldBlock> {
-        (**self).start(change)
-    }
-    fn end(&self, change: &Change<A>) {
-        (**self).end(change);
-    }
-    fn clear_flush_young(&self, range: Span<A>) -> bool {
-        (**self).clear_flush_young(range)
-    }
-    fn clear_young(&self, range: Span<A>) -> bool {
-        (**self).clear_young(range)
-    }
-    fn test_young(&self, address: A) -> bool {
-        (**self).test_young(address)
-    }
-    fn release(&self) {
-        (**self).release();
-    }
+        impl<A: Address, N: SecondaryTlb<A> + ?Sized> SecondaryTlb<A> for $pointer<N> {
+            fn invalidate(&self, range: Span<A>) {
+                (**self).invalidate(range);
+            }
+            fn release(&self) {
+                (**self).release();
+            }
+        }
+    )*};
 }
-
-impl<A: Address, N: SecondaryTlb<A> + ?Sized> SecondaryTlb<A> for Arc<N> {
-    fn invalidate(&self, range: Span<A>) {
-        (**self).invalidate(range);
-    }
-    fn release(&self) {
-        (**self).release();
-    }
-}
-
-impl<A: Address, N: SecondaryTlb<A> + ?Sized> SecondaryTlb<A> for Box<N> {
-    fn invalidate(&self, range: Span<A>) {
-        (**self).invalidate(range);
-    }
-    fn release(&self) {
-        (**self).release();
-    }
-}
+call_through!(Arc, Box);
 
 impl From<GetRefused> for RegisterErrorKind {
     fn from(refused: GetRefused) -> Self {

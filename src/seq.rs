@@ -21,8 +21,8 @@
 //! are wrong but nothing is undefined: all of it is atomic.
 
 use crate::slots::Identity;
-use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use crate::sync::{OnceLock, fence_after_rmw};
 
 /// `seq` before any collision.
 pub(crate) const BIRTH: u64 = 0;
@@ -37,18 +37,6 @@ const POISONED: u32 = 2;
 const RELEASED: u32 = 4;
 /// A callback of it panicked: no callback any more.
 const SILENCED: u32 = 8;
-
-/// `fence(SeqCst)` of a thread whose last access was a read-modify-write of an atomic.
-///
-/// On x86 that was a locked instruction, which is a full barrier itself: only the compiler must not move anything over it.
-/// (The language does not say so, hence the fence elsewhere, and under the checkers.)
-#[inline]
-pub(crate) fn fence_after_rmw() {
-    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
-    std::sync::atomic::compiler_fence(SeqCst);
-    #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle, miri)))))]
-    fence(SeqCst);
-}
 
 /// Why a subscription takes no more readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

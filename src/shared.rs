@@ -10,8 +10,8 @@
 //!    free the slot, wake its waiters
 //! ```
 //!
-//! Nothing here blocks but [`Shared::begin`] and [`Shared::wait_for_all`], which say for what, and the drop of user values
-//! in [`Shared::sweep`] and [`Shared::sweep_notifiers`].
+//! Nothing here blocks but [`Shared::begin`], [`Shared::wait_for_all`] and [`Shared::release`], which waits for callbacks of
+//! notifiers, and the drop of user values in [`Shared::sweep`] and [`Shared::sweep_notifiers`].
 //! Callbacks run under no pin, and under no lock of ours that anything in them would wait for.
 
 use crate::error::{BeginError, WouldBlock};

@@ -22,9 +22,10 @@
 
 use crate::notifiers::Started;
 use crate::range::{Address, Span};
-use crate::seq::fence_after_rmw;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*, fence};
-use crate::sync::{CHECKED, Condvar, Mutex, OnceLock, lock, spin_loop, thread_hint, thread_token, wait_until};
+use crate::sync::{
+    CHECKED, Condvar, Mutex, OnceLock, fence_after_rmw, lock, spin_loop, thread_hint, thread_token, wait_until,
+};
 use crate::waits::Waiting;
 use crossbeam_utils::CachePadded;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! The only switch between the standard library, loom and Shuttle. Nothing else in the crate names any of them.
+//! The only switch between the standard library, loom and Shuttle. Nothing else in the crate names any of them, but what
+//! drives a checked run: the tests, the model, and the conformance harness.
 //!
 //! `--cfg loom` explores memory orderings, `--cfg shuttle` explores interleavings. Both replace the primitives below;
 //! what only they need (scheduling points, an epoch of their own) is here too, so that no other file knows of them.
@@ -11,7 +12,7 @@ pub(crate) const CHECKED: bool = cfg!(any(loom, shuttle));
 
 #[cfg(not(any(loom, shuttle)))]
 mod arm {
-    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, TryLockError, atomic};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard, TryLockError, atomic};
     #[cfg(test)]
     pub(crate) use std::thread;
     pub(crate) use std::thread_local;
@@ -57,7 +58,7 @@ mod arm {
 
 #[cfg(shuttle)]
 mod arm {
-    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard, atomic};
     #[cfg(any(test, fuzzing))]
     pub(crate) use shuttle::thread;
     pub(crate) use shuttle::thread_local;
@@ -100,7 +101,7 @@ mod arm {
 
 #[cfg(loom)]
 mod arm {
-    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, RwLock, atomic};
+    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard, atomic};
     #[cfg(test)]
     pub(crate) use loom::thread;
     pub(crate) use loom::thread_local;
@@ -203,6 +204,18 @@ pub(crate) fn try_lock<T: ?Sized>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>>
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
+}
+
+/// `fence(SeqCst)` of a thread whose last access was a read-modify-write of an atomic.
+///
+/// On x86 that was a locked instruction, which is a full barrier itself: only the compiler must not move anything over it.
+/// (The language does not say so, hence the fence elsewhere, and under the checkers.)
+#[inline]
+pub(crate) fn fence_after_rmw() {
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+    #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle, miri)))))]
+    atomic::fence(atomic::Ordering::SeqCst);
 }
 
 // `Arc` and `OnceLock` are std's in every arm. Counting references is not part of the protocol, and the order that

@@ -7,6 +7,8 @@ mod discipline;
 mod notify;
 mod notify_locked;
 mod options;
+#[path = "../common/pause.rs"]
+mod pause;
 mod pipe;
 mod processors;
 mod report;

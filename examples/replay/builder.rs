@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::check::Checker;
 use crate::mappings::{Live, Mappings, Mirrored};
+use crate::pause::pause;
 use crate::rival::Engine;
 use crate::tally::Tally;
 
@@ -75,16 +76,5 @@ impl<E: Engine<Mirrored>> Builders<'_, E> {
         self.checker.install(region, cell, read, from);
         held.install(cell, read);
         true
-    }
-}
-
-/// Waits for `time`: a sleep is about 50 us late, so that shorter waits spin.
-fn pause(time: Duration) {
-    if time >= Duration::from_micros(100) {
-        return thread::sleep(time);
-    }
-    let start = Instant::now();
-    while start.elapsed() < time {
-        std::hint::spin_loop();
     }
 }

@@ -23,6 +23,8 @@ mod mappings;
 mod options;
 mod order;
 mod owner;
+#[path = "../common/pause.rs"]
+mod pause;
 mod picture;
 mod region;
 mod report;

@@ -16,7 +16,7 @@
 use super::Kind;
 use crate::range::Address;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use crate::sync::{Mutex, RwLock, lock, try_lock};
+use crate::sync::{Mutex, RwLock, RwLockWriteGuard, lock, try_lock};
 use std::sync::PoisonError;
 
 /// See the module.
@@ -56,9 +56,14 @@ impl<N, A: Address> Member<N, A> {
         }
     }
 
+    /// Waits for its callbacks, and keeps others from beginning.
+    fn lock_alone(&self) -> RwLockWriteGuard<'_, Option<N>> {
+        self.notifier.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the notifier out, after its callbacks. The member has left the list.
     pub(crate) fn take(&self) -> Option<N> {
-        self.notifier.write().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock_alone().take()
     }
 }
 
@@ -102,7 +107,7 @@ impl<N: Send + Sync + 'static, A: Address> AnyMember<A> for Member<N, A> {
     }
 
     fn wait_uncalled(&self) {
-        drop(self.notifier.write().unwrap_or_else(PoisonError::into_inner));
+        drop(self.lock_alone());
     }
 
     fn bury(&self) {

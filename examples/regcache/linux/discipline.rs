@@ -6,14 +6,14 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::begin_retry::BeginRetry;
 use super::device::{Device, Registration};
 use super::notify::Notified;
 use super::notify_locked::NotifiedLocked;
 use super::options::Kind;
+use super::pause::pause;
 use super::sys::SysError;
 
 pub(crate) type Fail = Box<dyn Error + Send + Sync>;
@@ -79,17 +79,6 @@ impl<D: Device> Registrar<D> {
         self.tally.registrations.fetch_add(1, Ordering::Relaxed);
         pause(self.build_latency);
         Ok(registration)
-    }
-}
-
-/// Waits for `time`: a sleep is about 50 us late, so that shorter waits spin.
-fn pause(time: Duration) {
-    if time >= Duration::from_micros(100) {
-        return thread::sleep(time);
-    }
-    let start = Instant::now();
-    while start.elapsed() < time {
-        std::hint::spin_loop();
     }
 }
 
