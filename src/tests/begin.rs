@@ -2,6 +2,10 @@
 
 use super::toy::{CLEAR, ELSEWHERE, PAGE, Sub, Toy, Word, change_heard, one, together};
 use super::{explore, spawn, thread};
+use crate::seq::{BIRTH, Sequence};
+use crate::slots::Identity;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering::*};
 use crate::{AddressSpace, BeginError};
 
 #[test]
@@ -94,6 +98,44 @@ fn what_a_reader_settled_is_handed_on_by_the_next_collision() {
         sub.assert_fresh(word.get());
         assert_eq!(built, Some(20), "the first one was still open, or what it changed is not visible");
         seen.note(if settler.join().unwrap() { "settled" } else { "still active" });
+    });
+}
+
+#[test]
+fn what_a_reader_settled_is_handed_on_though_one_that_is_late_settles_the_birth_after_it() {
+    // As above, of the sequence alone. The late one overwrites `settled`, so that the last reader does not come by there to
+    // what the first one settled: only the second collision can have handed it on.
+    explore(&["settled", "seen to have ended", "still active"], |seen| {
+        let [first, second] = [1, 2].map(Identity::from_word);
+        let sequence = Arc::new(Sequence::new());
+        let (word, ended) = (Word::new(10), Arc::new(AtomicU64::new(0)));
+        sequence.set(1, first, |_| false);
+        let late = spawn!([sequence] sequence.settle(BIRTH));
+        let settler = spawn!([sequence, word, ended] {
+            word.set(20);
+            ended.store(1, Release);
+            sequence.settle(1)
+        });
+        // The second collision, and then a reader: what is settled, if it is that, and what it would wait for otherwise.
+        let is_active = |identity| identity == first && ended.load(Acquire) == 0;
+        let asked = std::cell::Cell::new(false);
+        sequence.set(2, second, |identity| {
+            asked.set(true);
+            is_active(identity)
+        });
+        assert_eq!((sequence.current(), sequence.idle()), (2, None));
+        let waits = sequence.try_for_each_blocker(|other| if is_active(other) { Err(()) } else { Ok(()) });
+        if waits.is_ok() {
+            assert_eq!(word.get(), 20, "the first one has ended, but what it changed is not visible");
+        }
+        seen.note(match (waits, asked.get()) {
+            (Err(()), _) => "still active",
+            (Ok(()), true) => "seen to have ended",
+            (Ok(()), false) => "settled",
+        });
+        for thread in [late, settler] {
+            thread.join().unwrap().unwrap();
+        }
     });
 }
 

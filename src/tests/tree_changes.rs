@@ -3,6 +3,7 @@
 
 use super::{explore, spawn};
 use crate::Span;
+use crate::rcu::{Fresh, Link, Node};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering::*};
 use crate::sync::epoch;
@@ -41,6 +42,26 @@ fn found(tree: &Index, from: u64) -> Vec<u64> {
 fn assert_found(found: &[u64], lasting: &[u64]) {
     assert!(found.is_sorted_by(|left, right| left < right), "{found:?}: out of order, or one of them twice");
     assert!(lasting.iter().all(|at| found.contains(at)), "{lasting:?} are there all along, found: {found:?}");
+}
+
+#[test]
+fn what_a_link_leads_to_is_there() {
+    // loom does not look into plain memory, which nodes are made of. It does look into an atomic that is read Relaxed.
+    explore(&["nowhere", "there"], |seen| {
+        let link: Arc<Link<Arc<AtomicU64>, u64>> = Arc::new(Link::nowhere());
+        let content = Arc::new(AtomicU64::new(0));
+        let search = spawn!([link] match link.load(&epoch::pin()) {
+            Some(Node::Leaf(leaf)) => Some(leaf.load(Relaxed)),
+            Some(Node::Inner(_)) => unreachable!("there is none"),
+            None => None,
+        });
+        content.store(1, Relaxed);
+        link.publish(Some(Fresh::Leaf(Box::new(content))));
+        let found = search.join().unwrap();
+        assert_ne!(found, Some(0), "the node is linked before it is filled");
+        seen.note(if found.is_some() { "there" } else { "nowhere" });
+        drop(Arc::try_unwrap(link).ok().expect("the search is over").take());
+    });
 }
 
 #[test]
