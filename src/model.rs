@@ -20,6 +20,8 @@
 
 #[cfg(any(shuttle, all(test, not(loom))))]
 mod concurrent;
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) mod differential;
 mod mirror;
 mod op;
 mod oracle;
@@ -34,6 +36,8 @@ use std::collections::BTreeMap;
 pub use concurrent::run_scheduled;
 #[cfg(all(test, not(loom)))]
 pub(crate) use concurrent::{program, run as run_threads};
+#[cfg(not(any(loom, shuttle)))]
+pub use differential::run_beside_the_kernel;
 pub use op::{Op, ops_from_bytes};
 pub use tree::run_tree;
 

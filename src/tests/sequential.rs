@@ -68,7 +68,7 @@ fn for_each_seed((seeds, longest): (u64, u64), mut run: impl FnMut(&[u8])) {
 }
 
 /// Every file of a kept corpus: what the fuzzer found worth keeping, and what once failed.
-fn for_each_kept(target: &str, run: impl Fn(&[u8])) {
+pub(super) fn for_each_kept(target: &str, run: impl Fn(&[u8])) {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if !fuzz.exists() {
         return; // The published crate is without it.

@@ -2,7 +2,7 @@
 
 /// Where we differ from the kernel on purpose: the rows of the design's table that one thread can meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Row {
+pub(crate) enum Row {
     /// "empty range": `[s, s)` hits nothing here.
     EmptyRange,
     /// "range at the last address": it is covered, also by `..` and by the release.
@@ -26,7 +26,7 @@ pub(super) enum Row {
 }
 
 /// All of them.
-pub(super) const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 10] = [
     Row::EmptyRange,
     Row::LastAddress,
     Row::Ties,
