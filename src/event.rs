@@ -153,3 +153,14 @@ impl<A: Address> Change<A> {
 pub(crate) fn random_u64() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_random_numbers_are_the_same() {
+        let drawn: std::collections::HashSet<u64> = (0..100).map(|_| random_u64()).collect();
+        assert_eq!(drawn.len(), 100);
+    }
+}

@@ -43,7 +43,11 @@ impl<A: Address> Default for AddressSpace<A> {
 
 impl<A: Address> fmt::Debug for AddressSpace<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AddressSpace").field(&self.shared).finish()
+        f.debug_struct("AddressSpace")
+            .field("subscriptions", &self.shared.registry.len())
+            .field("invalidations", &self.shared.registry.slots.in_flight())
+            .field("notifiers", &self.shared.notifiers.len())
+            .finish_non_exhaustive()
     }
 }
 

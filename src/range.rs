@@ -173,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_of_two_words_keeps_both() {
+        use crate::sync::atomic::Ordering;
+        use sealed::Sealed;
+        let cell = <u128 as Sealed>::Cell::default();
+        for value in [1, 1 << 64, u128::MAX, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210] {
+            u128::store(&cell, value, Ordering::Relaxed);
+            assert_eq!(u128::load(&cell, Ordering::Relaxed), value);
+        }
+    }
+
+    #[test]
     fn overlap_is_the_common_part() {
         let s = |f, l| Span::<u64>::new(f..=l).unwrap();
         // 0 1 2 3 4 5 6

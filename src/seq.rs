@@ -137,7 +137,8 @@ impl Sequence {
         // - If its fence comes first, we read its flag here, and take our `settled` back.
         // - If ours comes first, its store to `settled` comes after ours.
         fence(SeqCst);
-        self.open().inspect_err(|_| self.settled.store(UNSETTLED, Release))
+        // Relaxed: UNSETTLED hands nothing on.
+        self.open().inspect_err(|_| self.settled.store(UNSETTLED, Relaxed))
     }
 
     /// `Err` once the subscription takes no more readers.
@@ -199,6 +200,7 @@ impl Sequence {
 
     /// Marks it removed. The caller then looks which batches hold it.
     pub(crate) fn mark_removed(&self) {
+        // Release: pairs with `is_silent`.
         self.flags.fetch_or(REMOVED, Release);
         // The other end is in `Slot::hold`.
         // - If our fence comes first, the batch reads the flag and drops the subscription.
@@ -208,7 +210,7 @@ impl Sequence {
 
     /// Is no callback to run any more?
     pub(crate) fn is_silent(&self) -> bool {
-        // Acquire: a removal seen here orders what came before it before what the caller does instead of the callback.
+        // Acquire: an owner whom nobody tells to wait for a mirror, as it is gone, sees all that was done before it went.
         self.flags.load(Acquire) & (REMOVED | SILENCED) != 0
     }
 
@@ -225,10 +227,12 @@ impl Sequence {
             Closed::Poisoned => POISONED,
             Closed::Released => RELEASED,
         };
+        // Release: pairs with `open`.
         self.flags.fetch_or(flag, Release);
         // The other end is in `settle`.
         fence(SeqCst);
-        self.settled.store(UNSETTLED, Release);
+        // Relaxed: whoever finds it looks at the flag next.
+        self.settled.store(UNSETTLED, Relaxed);
     }
 }
 

@@ -24,7 +24,6 @@ use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Hit, Registry};
 use crate::seq::{Closed, Sequence};
 use crate::slots::{Identity, Slot};
 use crate::sync::atomic::{AtomicU64, Ordering::*};
-use std::fmt;
 use std::marker::PhantomData;
 use std::time::Instant;
 
@@ -340,15 +339,6 @@ fn refusal(why: Closed) -> BeginError {
     match why {
         Closed::Poisoned => BeginError::Poisoned,
         Closed::Released => BeginError::Released,
-    }
-}
-
-impl<A: Address> fmt::Debug for Shared<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("registry", &self.registry)
-            .field("notifiers", &self.notifiers.len())
-            .finish_non_exhaustive()
     }
 }
 

@@ -28,7 +28,6 @@ use crate::sync::{
 };
 use crate::waits::Waiting;
 use crossbeam_utils::CachePadded;
-use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::Instant;
 
@@ -83,7 +82,6 @@ impl Identity {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Slot<A: Address> {
     state: AtomicU64,
     first: A::Cell,
@@ -104,12 +102,6 @@ pub(crate) struct Slot<A: Address> {
 /// Whom it has told of its start and is to tell of its end. Here, as a guard that is moved about should be small.
 /// Where the guard is leaked nobody is told.
 struct Told<A: Address>(Mutex<Option<ManuallyDrop<Started<A>>>>);
-
-impl<A: Address> fmt::Debug for Told<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
-    }
-}
 
 impl<A: Address> Slot<A> {
     fn new() -> Self {
@@ -289,7 +281,6 @@ impl<A: Address> Slot<A> {
 type Block<A> = Box<[CachePadded<Slot<A>>]>;
 
 /// All slots of a space.
-#[derive(Debug)]
 pub(crate) struct Slots<A: Address> {
     first: Box<[CachePadded<Slot<A>>; FIRST_BLOCK]>,
     /// Which slots of the first block have ever been claimed, a bit each: scans pass by the others.
@@ -305,7 +296,7 @@ fn block<A: Address>(len: usize) -> Block<A> {
 impl<A: Address> Slots<A> {
     pub(crate) fn new() -> Self {
         Slots {
-            first: block(FIRST_BLOCK).try_into().expect("it has that length"),
+            first: Box::new(std::array::from_fn(|_| CachePadded::new(Slot::new()))),
             used: CachePadded::new(AtomicU64::new(0)),
             more: std::array::from_fn(|_| OnceLock::new()),
         }
@@ -322,8 +313,8 @@ impl<A: Address> Slots<A> {
 
     /// All slots that have ever been claimed, and perhaps some others, with their numbers.
     fn iter(&self) -> impl Iterator<Item = (usize, &CachePadded<Slot<A>>)> {
-        // Acquire: pairs with the Release in `note_first_use`. That it is not missed is the fences' work (invariant 5).
-        let mut used = self.used.load(Acquire);
+        // Relaxed: that no bit is missed is the fences' work (invariant 5), and the slots are there from the beginning.
+        let mut used = self.used.load(Relaxed);
         let first = std::iter::from_fn(move || {
             let number = (used != 0).then(|| used.trailing_zeros() as usize)?;
             used &= used - 1;
@@ -383,8 +374,8 @@ impl<A: Address> Slots<A> {
     // INVARIANT 5: `open` comes after this. Later users have acquired the end of the first one.
     #[cold]
     fn note_first_use(&self, number: usize) {
-        // Release: whoever sees the bit sees the slot as we found it.
-        self.used.fetch_or(1 << number, Release);
+        // Relaxed: see `iter`.
+        self.used.fetch_or(1 << number, Relaxed);
     }
 
     /// Has this invalidation not ended yet?

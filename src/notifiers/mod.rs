@@ -95,15 +95,16 @@ impl<A: Address> Notifiers<A> {
     fn push(&self, writer: &mut Writer<A>, member: Arc<dyn AnyMember<A>>) {
         writer.members.push(member);
         self.list.store(writer.members.clone());
-        // Release: pairs with the Acquire in `load`; the list is there when it is counted.
-        self.count.fetch_add(1, Release);
+        // Relaxed: see `load`.
+        self.count.fetch_add(1, Relaxed);
     }
 
     /// The present list, or nothing at the cost of one load.
     fn load(&self) -> Option<Arc<Members<A>>> {
-        // Acquire: see `push`. That a start sees a registration which does not see the start's slot is the fences'
-        // work: `Slot::open` comes before this, and `Slots::active_over` after `push`.
-        (self.count.load(Acquire) != 0).then(|| self.list.load())
+        // Relaxed: that a start sees a registration which does not see the start's slot, both the count and the list, is the
+        // fences' work: `Slot::open` comes before this, and `Slots::active_over` after `push`. What is in the list is the
+        // list's own to hand on.
+        (self.count.load(Relaxed) != 0).then(|| self.list.load())
     }
 
     /// Adds a member; false if the space is released.

@@ -9,12 +9,10 @@ use crate::seq::Sequence;
 use crate::slots::{Identity, Slots};
 use crate::sync::epoch;
 use crate::tree::Key;
-use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 /// What one callback is told.
-#[derive(Debug)]
 pub(crate) struct Context<'a, A: Address> {
     pub(crate) change: Change<A>,
     pub(crate) sequence: &'a Sequence,
@@ -117,11 +115,6 @@ impl<A: Address> Clone for EntryRef<A> {
     }
 }
 impl<A: Address> Copy for EntryRef<A> {}
-impl<A: Address> fmt::Debug for EntryRef<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:p}", self.0)
-    }
-}
 // SAFETY: it is an address; what is done with it is argued where it is done. Entries hold `Sync + Send` values only
 // (`Listener`), and a header is made of atomics and locks, so entries may be used from and freed by any thread.
 unsafe impl<A: Address> Send for EntryRef<A> {}
@@ -238,12 +231,6 @@ impl<T, A: Address> Handle<T, A> {
     /// Gives the entry to the graveyard (invariant 4).
     pub(super) fn into_entry_ref(self) -> EntryRef<A> {
         self.entry_ref()
-    }
-}
-
-impl<T, A: Address> fmt::Debug for Handle<T, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.sequence().fmt(f)
     }
 }
 

@@ -26,7 +26,6 @@
 
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 use crate::sync::{Arc, CHECKED, epoch};
-use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -165,12 +164,6 @@ impl<L, I> Clone for Link<L, I> {
     fn clone(&self) -> Self {
         // Relaxed: only the writer copies nodes, and only it changes links.
         Link { to: AtomicPtr::new(self.to.load(Relaxed)), kinds: PhantomData }
-    }
-}
-
-impl<L, I> fmt::Debug for Link<L, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to.fmt(f)
     }
 }
 

@@ -11,7 +11,6 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{CHECKED, Mutex, epoch, lock};
 use crate::tree::{Key, Tree};
 use arrayvec::ArrayVec;
-use std::fmt;
 use std::ops::{ControlFlow, Deref, DerefMut};
 
 /// A new subscription.
@@ -134,15 +133,6 @@ impl<A: Address> Drop for Registry<A> {
     fn drop(&mut self) {
         // Nobody is called any more, as nobody has the space.
         self.sweep();
-    }
-}
-
-impl<A: Address> fmt::Debug for Registry<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
-            .field("subscriptions", &self.len())
-            .field("invalidations", &self.slots.in_flight())
-            .finish_non_exhaustive()
     }
 }
 

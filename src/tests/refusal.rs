@@ -3,7 +3,7 @@
 use super::toy::{CLEAR, PAGE, Sub, Toy, Word, change, one};
 use super::{explore, spawn, thread};
 use crate::sync::{Arc, Mutex, lock};
-use crate::{Ack, AddressSpace, BeginError, Call, Invalidate, WouldBlock};
+use crate::{Ack, AddressSpace, BeginError, Call, EventKind, Invalidate, WouldBlock};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// A toy that cannot follow a non-blocking invalidation.
@@ -156,6 +156,55 @@ fn a_poisoned_subscription_accepts_no_build() {
             Ok(Some(_)) => "accepted",
             Ok(None) => "thrown away",
         });
+    });
+}
+
+/// A toy whose callback writes the word and panics if something is unmapped, and does nothing otherwise.
+fn panicking_after(word: &Word) -> Arc<Toy> {
+    let word = word.clone();
+    Toy::meeting(move |call| match call.event().kind() {
+        EventKind::Unmap => {
+            word.set(20);
+            resume_unwind(Box::new("a callback panics"))
+        }
+        _ => Ok(()),
+    })
+}
+
+fn unmap(space: &AddressSpace) {
+    assert!(catch_unwind(AssertUnwindSafe(|| space.invalidate(PAGE, EventKind::Unmap).end())).is_err());
+}
+
+#[test]
+fn what_a_callback_did_before_it_panicked_is_visible_to_a_reader_who_hears_of_it() {
+    explore(&["poisoned", "not yet"], |seen| {
+        let (space, word) = (AddressSpace::new(), Word::new(10));
+        let sub = Sub::new(&space, PAGE, &panicking_after(&word));
+        let reader = spawn!([sub, word](sub.try_read_begin().err(), word.get()));
+        unmap(&space);
+        seen.note(match reader.join().unwrap() {
+            (Some(BeginError::Poisoned), value) => {
+                assert_eq!(value, 20, "poisoned, but by what is not visible");
+                "poisoned"
+            }
+            _ => "not yet",
+        });
+    });
+}
+
+#[test]
+fn what_a_callback_did_before_it_panicked_is_visible_to_an_owner_who_does_not_call_it() {
+    explore(&["called", "not called"], |seen| {
+        let (space, word) = (AddressSpace::new(), Word::new(10));
+        let sub = Sub::new(&space, PAGE, &panicking_after(&word));
+        let other = spawn!([space] unmap(&space));
+        let tickets = sub.last_collision();
+        let open = space.invalidate(PAGE, CLEAR);
+        let called = sub.last_collision() != tickets;
+        assert!(called || word.get() == 20, "not called, and what its last callback did is not visible");
+        open.end();
+        other.join().unwrap();
+        seen.note(if called { "called" } else { "not called" });
     });
 }
 

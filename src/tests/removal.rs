@@ -205,6 +205,27 @@ impl Invalidate for Bare {
 }
 
 #[test]
+fn an_owner_who_does_not_meet_a_removed_mirror_sees_that_it_has_let_go() {
+    explore(&OUTCOMES, |seen| {
+        let (space, sub, device) = one();
+        let (toy, sub) = (sub.ops().clone(), sub.unshared());
+        let remover = {
+            let device = device.clone();
+            thread::spawn(move || {
+                device.set(20); // It lets go of the page, and has itself removed.
+                drop(sub.unsubscribe().unwrap());
+            })
+        };
+        let open = space.invalidate(PAGE, CLEAR);
+        let calls = toy.calls();
+        assert!(calls == 1 || device.get() == 20, "not called, and what it did before it went is not visible");
+        open.end();
+        remover.join().unwrap();
+        seen.note(outcome(calls));
+    });
+}
+
+#[test]
 fn what_a_callback_did_is_visible_though_the_next_batch_is_under_way() {
     // Two batches: the remover of the first subscription may find the second batch where the first one was held.
     explore(&OUTCOMES, |seen| {

@@ -44,11 +44,13 @@ fn assert_found(found: &[u64], lasting: &[u64]) {
     assert!(lasting.iter().all(|at| found.contains(at)), "{lasting:?} are there all along, found: {found:?}");
 }
 
-#[test]
-fn what_a_link_leads_to_is_there() {
-    // loom does not look into plain memory, which nodes are made of. It does look into an atomic that is read Relaxed.
-    explore(&["nowhere", "there"], |seen| {
-        let link: Arc<Link<Arc<AtomicU64>, u64>> = Arc::new(Link::nowhere());
+/// A link to a leaf whose content is an atomic.
+type Leading = Link<Arc<AtomicU64>, u64>;
+
+/// loom does not look into plain memory, which nodes are made of. It does look into an atomic that is read Relaxed.
+fn what_a_link_leads_to_is_there(publish: impl Fn(&Leading, Fresh<Arc<AtomicU64>, u64>) + Send + Sync + 'static) {
+    explore(&["nowhere", "there"], move |seen| {
+        let link: Arc<Leading> = Arc::new(Link::nowhere());
         let content = Arc::new(AtomicU64::new(0));
         let search = spawn!([link] match link.load(&epoch::pin()) {
             Some(Node::Leaf(leaf)) => Some(leaf.load(Relaxed)),
@@ -56,12 +58,22 @@ fn what_a_link_leads_to_is_there() {
             None => None,
         });
         content.store(1, Relaxed);
-        link.publish(Some(Fresh::Leaf(Box::new(content))));
+        publish(&link, Fresh::Leaf(Box::new(content)));
         let found = search.join().unwrap();
         assert_ne!(found, Some(0), "the node is linked before it is filled");
         seen.note(if found.is_some() { "there" } else { "nowhere" });
         drop(Arc::try_unwrap(link).ok().expect("the search is over").take());
     });
+}
+
+#[test]
+fn what_is_published_is_there() {
+    what_a_link_leads_to_is_there(|link, node| link.publish(Some(node)));
+}
+
+#[test]
+fn what_is_published_as_the_root_because_it_is_the_last_child_is_there() {
+    what_a_link_leads_to_is_there(|link, node| link.publish_same(&Link::new(node)));
 }
 
 #[test]
