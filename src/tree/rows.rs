@@ -3,9 +3,9 @@
 //! A row covers the addresses from its `first` to its `reach`. In a leaf that is an entry's own range, in an inner node
 //! the hull of everything under one child, so that a search asks the same question on every level: which rows overlap?
 //!
-//! Two binary searches answer it, of as many steps as the node has room for, so that nothing is there to be predicted.
-//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the first row that reaches
-//! far enough: ranges overlap, so their ends are in no order, but the largest end so far is. If that row is not before the
+//! Two counts answer it, which look at as many elements whatever is in the node, so that nothing is there to be predicted.
+//! One, in `first`, finds the row at which all rows begin too late. The other, in `top`, finds the first row that reaches far
+//! enough: ranges overlap, so their ends are in no order, but the largest end so far is. If that row is not before the
 //! other, nothing overlaps. The rows between are looked at one by one; if no ranges overlap each other, all are hits.
 
 use super::Key;
@@ -36,7 +36,7 @@ pub(super) struct Rest<A, T> {
 
 /// Up to `CAP` rows. `Copy` if the items are: a copy is then a `memcpy`.
 ///
-/// Beyond `len` the items are padding, and `first` and `top` are the highest address so that a binary search may look
+/// Beyond `len` the items are padding, and `first` and `top` are the highest address so that a count may look
 /// there; `reach` and `id` mean nothing.
 #[derive(Copy)]
 pub(super) struct Rows<A, T, const CAP: usize> {
@@ -226,14 +226,15 @@ impl<A: Address, T: Item<A>, const CAP: usize> Rows<A, T, CAP> {
 }
 
 /// How many elements at the front of `column` are `such`; there is none among the others. `N` is a power of two.
+///
+/// Not by halving: each half would be known only when the one before is, and a search does little else than wait for that.
+/// Here the elements at the ends of all blocks are looked at at once, and then those of one block.
 #[inline]
 fn count_front<A: Copy, const N: usize>(column: &[A; N], such: impl Fn(A) -> bool) -> usize {
-    let (mut front, mut step) = (0, N / 2);
-    while step > 0 {
-        front += if such(column[front + step - 1]) { step } else { 0 };
-        step /= 2;
-    }
-    front + usize::from(such(column[front]))
+    let block = const { if N > 8 { 8 } else { N } };
+    let begin: usize = (1..N / block).map(|k| if such(column[k * block - 1]) { block } else { 0 }).sum();
+    let within = |at: usize| usize::from(such(column[begin.min(N - block) + at]));
+    begin + (0..block).map(within).sum::<usize>()
 }
 
 #[cfg(any(test, fuzzing))]
