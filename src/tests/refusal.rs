@@ -2,6 +2,7 @@
 
 use super::toy::{CLEAR, PAGE, Sub, Toy, Word, change, one};
 use super::{explore, spawn, thread};
+use crate::seq::{Closed, Sequence};
 use crate::sync::{Arc, Mutex, lock};
 use crate::{Ack, AddressSpace, BeginError, Call, EventKind, Invalidate, WouldBlock};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -180,6 +181,7 @@ fn what_a_callback_did_before_it_panicked_is_visible_to_a_reader_who_hears_of_it
     explore(&["poisoned", "not yet"], |seen| {
         let (space, word) = (AddressSpace::new(), Word::new(10));
         let sub = Sub::new(&space, PAGE, &panicking_after(&word));
+        space.invalidate(PAGE, CLEAR).end(); // Nothing is settled: nothing but the flag can tell the reader.
         let reader = spawn!([sub, word](sub.try_read_begin().err(), word.get()));
         unmap(&space);
         seen.note(match reader.join().unwrap() {
@@ -189,6 +191,20 @@ fn what_a_callback_did_before_it_panicked_is_visible_to_a_reader_who_hears_of_it
             }
             _ => "not yet",
         });
+    });
+}
+
+#[test]
+fn what_was_done_before_readers_are_turned_away_is_visible_to_those_who_are() {
+    // Of the sequence alone: an install that panics, or a release, silences nobody before it turns readers away.
+    explore(&["turned away", "not yet"], |seen| {
+        let (sequence, word) = (Arc::new(Sequence::new()), Word::new(10));
+        let reader = spawn!([sequence, word](sequence.open().is_err(), word.get()));
+        word.set(20);
+        sequence.close(Closed::Poisoned);
+        let (turned_away, value) = reader.join().unwrap();
+        assert!(!turned_away || value == 20, "turned away by what is not visible");
+        seen.note(if turned_away { "turned away" } else { "not yet" });
     });
 }
 
