@@ -256,3 +256,53 @@ impl Drop for PoisonOnUnwind<'_> {
         self.0.close(Closed::Poisoned);
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    fn blockers(sequence: &Sequence) -> Vec<u64> {
+        let mut found = Vec::new();
+        let visit = |identity: Identity| {
+            found.extend((identity != Identity::NONE).then(|| identity.word()));
+            Ok::<_, ()>(())
+        };
+        sequence.try_for_each_blocker(visit).unwrap();
+        found
+    }
+
+    #[test]
+    fn what_is_settled_is_not_waited_for_again() {
+        let sequence = Sequence::new();
+        assert_eq!(sequence.idle(), None);
+        assert_eq!(sequence.settle(BIRTH), Ok(()));
+        assert_eq!(sequence.idle(), Some(BIRTH));
+        sequence.set(3, Identity::from_word(1), |_| true);
+        assert_eq!(sequence.idle(), None);
+        assert_eq!(sequence.settle(3), Ok(()));
+        assert_eq!(sequence.idle(), Some(3));
+        sequence.close(Closed::Released);
+        assert_eq!((sequence.idle(), sequence.settle(3)), (None, Err(Closed::Released)));
+        assert_eq!(sequence.idle(), None);
+    }
+
+    #[test]
+    fn what_is_active_is_remembered_and_nothing_else() {
+        // The words of identities: those of one slot differ above bit 16.
+        let [first, second, again] = [1 << 16, 1 << 16 | 1, 2 << 16 | 1].map(Identity::from_word);
+        let sequence = Sequence::new();
+        sequence.set(1, first, |_| false);
+        assert_eq!(blockers(&sequence), [first.word()]);
+        sequence.set(3, second, |other| other == first);
+        assert_eq!(blockers(&sequence), [second.word(), first.word()]);
+        // The second one has ended: its slot is used again. The look at it is spared.
+        sequence.set(5, again, |other| {
+            assert_ne!(other, second);
+            true
+        });
+        assert_eq!(blockers(&sequence), [again.word(), first.word()]);
+        // Nothing is active any more, so nobody new is remembered.
+        sequence.set(7, Identity::from_word(1 << 16 | 2), |_| false);
+        assert_eq!(blockers(&sequence), [1 << 16 | 2, first.word()]);
+    }
+}

@@ -87,6 +87,39 @@ fn a_value_that_is_dropped_late_waits_for_no_callback() {
 }
 
 #[test]
+fn a_late_drop_waits_for_a_start_that_may_block() {
+    let (space, dropped) = (AddressSpace::new(), count());
+    let note = dropped.clone();
+    let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), move || count_one(&note))).unwrap());
+    space.try_invalidate(PAGE, CLEAR).unwrap().end();
+    assert_eq!(dropped.load(SeqCst), 0, "whoever may not block may not run it either");
+    space.invalidate(PAGE, CLEAR).end();
+    assert_eq!(dropped.load(SeqCst), 1);
+}
+
+#[test]
+fn a_late_drop_waits_for_the_end_of_a_panic() {
+    // One that panics in its turn would abort the process.
+    struct Unwinding<'a>(&'a AddressSpace);
+    impl Drop for Unwinding<'_> {
+        fn drop(&mut self) {
+            self.0.invalidate(PAGE, CLEAR).end();
+        }
+    }
+    let (space, dropped) = (AddressSpace::new(), count());
+    let note = dropped.clone();
+    let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), move || count_one(&note))).unwrap());
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let _unwinding = Unwinding(&space);
+        panic!("planned");
+    }));
+    assert!(unwound.is_err());
+    assert_eq!(dropped.load(SeqCst), 0, "it is not the time");
+    space.invalidate(PAGE, CLEAR).end();
+    assert_eq!(dropped.load(SeqCst), 1);
+}
+
+#[test]
 fn a_late_drop_that_panics_costs_a_subscriber_nothing() {
     let (space, calls, dropped) = (AddressSpace::new(), count(), count());
     let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), || panic!("planned"))).unwrap());
