@@ -109,3 +109,22 @@ fn memory_returns_to_its_base() {
         assert!(after.bytes <= base.bytes + MAY_STAY.bytes, "{base:?} {after:?}");
     });
 }
+
+#[test]
+fn notifiers_that_come_and_go_leave_nothing_behind() {
+    alone(|| {
+        let space = AddressSpace::new();
+        let come_and_go = |times| {
+            for _ in 0..times {
+                drop(space.register(Listener::default()).unwrap().unregister().unwrap());
+                drop(space.register(Listener::default()).unwrap());
+                drop(space.get_or_register(Listener::default).unwrap());
+                space.synchronize().unwrap();
+            }
+        };
+        come_and_go(10);
+        let base = live();
+        come_and_go(100);
+        assert_eq!(live(), base);
+    });
+}
