@@ -50,6 +50,24 @@ fn a_right_mirror_passes() {
     assert_eq!(report.runs(), 1_000);
 }
 
+/// What the fuzz target `conformance` found worth keeping. Under Shuttle the bytes are program and schedule.
+#[test]
+fn a_right_mirror_passes_the_kept_corpus() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/conformance");
+    if !corpus.parent().expect("it has one").exists() {
+        return; // The published crate is without it.
+    }
+    let mut kept = 0;
+    for file in corpus.read_dir().expect("the corpus is kept") {
+        let file = file.expect("a readable folder").path();
+        let bytes = std::fs::read(&file).expect("a readable file");
+        let checked = harness().check_bytes::<Right>(&bytes);
+        checked.unwrap_or_else(|failure| panic!("{}: {failure}", file.display()));
+        kept += 1;
+    }
+    assert!(kept > 0);
+}
+
 #[test]
 fn a_commit_without_a_retry_is_found() {
     assert_found::<Wrong<NoRetry>>(&[Broken::StaleCommit, Broken::MappedInside], 500, 7);

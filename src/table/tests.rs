@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::*;
+use crate::{AddressSpace, EventKind};
 
 #[test]
 fn handles_and_tables_may_be_shared_and_sent() {
@@ -175,6 +176,18 @@ fn a_page_may_be_wider_than_the_addresses() {
         assert_eq!(table.translate(u32::MAX), Some(u32::MAX));
         assert_eq!(table.device_cache().lookup(7), Some(7));
     }
+}
+
+#[test]
+fn a_mirror_forgets_what_is_invalidated_and_so_does_its_device() {
+    let (space, mut table) = (AddressSpace::new(), TranslationTable::new());
+    table.map(0x1000_u64..0x5000, 0x9000_u64).unwrap();
+    let device = table.device_cache();
+    let mirror = space.mirror(.., table).unwrap();
+    assert_eq!(mirror.with(|table| table.translate(0x2004)).unwrap(), Some(0xa004));
+    space.invalidate(0x2000..0x3000, EventKind::Unmap).end();
+    assert_eq!((mirror.with(|table| table.translate(0x2004)).unwrap(), device.lookup(0x2004)), (None, None));
+    assert_eq!(mirror.with(|table| table.translate(0x1004)).unwrap(), Some(0x9004));
 }
 
 #[test]
