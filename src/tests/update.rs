@@ -181,6 +181,12 @@ fn a_build_that_takes_longer_than_the_deadline_is_good_if_nothing_collides() {
 }
 
 #[test]
+fn a_first_build_is_made_however_little_time_there_is() {
+    let (_space, mirror) = one();
+    assert!(mirror.update(Retry::within(Duration::ZERO), |_| Ok::<_, Infallible>(vec![1]), Pages::install).is_ok());
+}
+
+#[test]
 fn a_begin_that_waits_gives_up_at_the_deadline() {
     let (space, mirror) = one();
     let open = space.invalidate(PAGE, CLEAR).into_owned();
