@@ -116,7 +116,7 @@ fn notifiers_that_come_and_go_leave_nothing_behind() {
         let space = AddressSpace::new();
         let come_and_go = |times| {
             for _ in 0..times {
-                drop(space.register(Listener::default()).unwrap().unregister().unwrap());
+                let _listener: Listener = space.register(Listener::default()).unwrap().unregister().unwrap();
                 drop(space.register(Listener::default()).unwrap());
                 drop(space.get_or_register(Listener::default).unwrap());
                 space.synchronize().unwrap();
