@@ -296,7 +296,7 @@ fn block<A: Address>(len: usize) -> Block<A> {
 impl<A: Address> Slots<A> {
     pub(crate) fn new() -> Self {
         Slots {
-            first: Box::new(std::array::from_fn(|_| CachePadded::new(Slot::new()))),
+            first: block(FIRST_BLOCK).try_into().ok().expect("it has that length"),
             used: CachePadded::new(AtomicU64::new(0)),
             more: std::array::from_fn(|_| OnceLock::new()),
         }

@@ -1,6 +1,6 @@
 //! The crate against the kernel's state machine: seeded programs, and those of the fuzzer's kept corpus.
 
-use super::histories::SplitMix64;
+use super::histories::{Number, SplitMix64};
 use super::sequential::for_each_kept;
 use crate::model::differential::{ROWS, run, run_beside_the_kernel};
 use std::collections::BTreeMap;
@@ -8,17 +8,6 @@ use std::collections::BTreeMap;
 /// Programs, and how many numbers each one draws.
 const PROGRAMS: u64 = 3_000;
 const NUMBERS: u64 = 200;
-
-/// Says which program failed, below the assertion that did.
-struct Program(u64);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("it was program {}", self.0);
-        }
-    }
-}
 
 fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
     more.into_iter().for_each(|(what, times)| *sums.entry(what).or_default() += times);
@@ -29,7 +18,7 @@ fn every_difference_from_the_kernel_is_one_that_was_decided() {
     let (mut met, mut agreed) = (BTreeMap::new(), BTreeMap::new());
     for program in 0..PROGRAMS {
         let (mut numbers, mut random) = (0..NUMBERS, SplitMix64(program));
-        let _program = Program(program);
+        let _program = Number(program);
         let (rows, both) = run(&mut |below| numbers.next().map(|_| random.below(below)));
         add(&mut met, rows);
         add(&mut agreed, both);

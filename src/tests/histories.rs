@@ -27,7 +27,7 @@ impl SplitMix64 {
 }
 
 /// Says which program failed, below the assertion that did.
-struct Number(u64);
+pub(super) struct Number(pub(super) u64);
 
 impl Drop for Number {
     fn drop(&mut self) {

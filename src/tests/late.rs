@@ -73,6 +73,14 @@ fn put_off<T: Invalidate>(space: &AddressSpace, subscription: Subscription<T>) -
     mirror
 }
 
+/// A value whose drop was put off, and how often it has been dropped.
+fn put_one_off(space: &AddressSpace) -> (Mirror<State>, Arc<AtomicUsize>) {
+    let dropped = count();
+    let note = dropped.clone();
+    let value = Value::new(&count(), move || count_one(&note));
+    (put_off(space, space.subscribe(PAGE, value).unwrap()), dropped)
+}
+
 #[test]
 fn a_value_that_is_dropped_late_waits_for_no_callback() {
     // It owns another subscription. Whoever sweeps has asked for nothing of the kind and may hold any lock.
@@ -88,9 +96,8 @@ fn a_value_that_is_dropped_late_waits_for_no_callback() {
 
 #[test]
 fn a_late_drop_waits_for_a_start_that_may_block() {
-    let (space, dropped) = (AddressSpace::new(), count());
-    let note = dropped.clone();
-    let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), move || count_one(&note))).unwrap());
+    let space = AddressSpace::new();
+    let (_kept, dropped) = put_one_off(&space);
     space.try_invalidate(PAGE, CLEAR).unwrap().end();
     assert_eq!(dropped.load(SeqCst), 0, "whoever may not block may not run it either");
     space.invalidate(PAGE, CLEAR).end();
@@ -106,9 +113,8 @@ fn a_late_drop_waits_for_the_end_of_a_panic() {
             self.0.invalidate(PAGE, CLEAR).end();
         }
     }
-    let (space, dropped) = (AddressSpace::new(), count());
-    let note = dropped.clone();
-    let _kept = put_off(&space, space.subscribe(PAGE, Value::new(&count(), move || count_one(&note))).unwrap());
+    let space = AddressSpace::new();
+    let (_kept, dropped) = put_one_off(&space);
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let _unwinding = Unwinding(&space);
         panic!("planned");

@@ -19,7 +19,11 @@ fn panicking() -> Arc<Toy> {
 
 /// Starts and ends an invalidation of [`PAGE`]; did it unwind?
 fn unwinds(space: &AddressSpace) -> bool {
-    catch_unwind(AssertUnwindSafe(|| space.invalidate(PAGE, CLEAR).end())).is_err()
+    unwinds_at(space, CLEAR)
+}
+
+fn unwinds_at(space: &AddressSpace, kind: EventKind) -> bool {
+    catch_unwind(AssertUnwindSafe(|| space.invalidate(PAGE, kind).end())).is_err()
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn panicking_after(word: &Word) -> Arc<Toy> {
 }
 
 fn unmap(space: &AddressSpace) {
-    assert!(catch_unwind(AssertUnwindSafe(|| space.invalidate(PAGE, EventKind::Unmap).end())).is_err());
+    assert!(unwinds_at(space, EventKind::Unmap));
 }
 
 #[test]
