@@ -4,6 +4,7 @@ use super::{State, Toy, panic_of, subscribe};
 use interval_notifier::{AddressSpace, BeginError, EventKind, Subscription};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 const CLEAR: EventKind = EventKind::Clear;
 
@@ -35,6 +36,26 @@ fn two_owners_that_begin_inside_each_others_invalidations() {
     let report = report(owner(1, 2), owner(2, 1));
     assert!(report.contains("the end of the invalidation of 1..=1"), "{report}");
     assert!(report.contains("the end of the invalidation of 2..=2"), "{report}");
+}
+
+#[test]
+fn two_that_wait_for_each_other_no_longer_than_a_while_are_no_circle() {
+    const WHILE: Duration = Duration::from_millis(300); // Fifteen looks.
+    let (space, both_open) = (AddressSpace::new(), Arc::new(Barrier::new(2)));
+    let [first, second] = [(1, 2), (2, 1)].map(|(own, other)| {
+        let (space, both_open) = (space.clone(), both_open.clone());
+        thread::spawn(move || {
+            let sub = subscribe(&space, other, || ());
+            let _open = space.invalidate(own..=own, CLEAR);
+            both_open.wait();
+            let begun = sub.read_begin_timeout(WHILE).map(drop);
+            both_open.wait();
+            begun
+        })
+    });
+    for thread in [first, second] {
+        assert_eq!(thread.join().expect("no panic"), Err(BeginError::Active));
+    }
 }
 
 #[test]
@@ -115,7 +136,7 @@ fn waiting_for_oneself_is_an_error_and_long_waits_are_no_circle() {
         }
     });
     begun.wait_for();
-    thread::sleep(std::time::Duration::from_millis(200)); // Ten looks.
+    thread::sleep(Duration::from_millis(200)); // Ten looks.
     open.end();
     thread.join().expect("no panic").expect("it was somebody else's");
 }
