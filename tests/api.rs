@@ -1,6 +1,7 @@
 //! What types promise by their auto traits, and errors by theirs. What must *not* compile is in the documentation.
 
 use interval_notifier::*;
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::Debug;
 
@@ -92,4 +93,38 @@ fn a_read_seq_of_another_space_is_refused() {
 #[should_panic(expected = "started over an empty range")]
 fn the_range_of_an_empty_invalidation_is_asked_for() {
     AddressSpace::new().invalidate(3..3, EventKind::Unmap).range();
+}
+
+std::thread_local! {
+    static KEPT: Cell<Option<Ack>> = const { Cell::new(None) };
+}
+
+/// Gives the answer that it, or another one, has kept; if there is none, keeps one of the two that it could give.
+struct LateAnswer;
+
+impl Invalidate for LateAnswer {
+    type Locked = ();
+    fn invalidate(&self, call: &Call<'_, ()>) -> Result<Ack, WouldBlock> {
+        Ok(KEPT.take().unwrap_or_else(|| {
+            KEPT.set(Some(call.unaffected()));
+            call.unaffected()
+        }))
+    }
+}
+
+#[test]
+#[should_panic(expected = "a callback must answer with an Ack of its own Call")]
+fn the_answer_of_another_subscription_is_refused() {
+    let space = AddressSpace::new();
+    let _subs = [0..8, 4..12].map(|range| space.subscribe(range, LateAnswer).unwrap());
+    space.invalidate(5..6, EventKind::Clear).end();
+}
+
+#[test]
+#[should_panic(expected = "a callback must answer with an Ack of its own Call")]
+fn the_answer_to_another_invalidation_is_refused() {
+    let space = AddressSpace::new();
+    let _sub = space.subscribe(0..8, LateAnswer).unwrap();
+    space.invalidate(5..6, EventKind::Clear).end();
+    space.invalidate(5..6, EventKind::Clear).end();
 }

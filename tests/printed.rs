@@ -134,6 +134,8 @@ fn errors_say_what_was_wrong_and_name_the_cause() {
         "registering inside an own open invalidation would wait for itself"
     );
     assert_eq!(message(RegisterErrorKind::TooManyHandles), "there are too many handles of this notifier");
+    let overflow = TranslationTable::<u64, u32>::default().map(0..8, u32::MAX).unwrap_err();
+    assert_eq!(message(overflow), "cannot map 0..=7 to 4294967295 and on: the last target does not fit its type");
 }
 
 #[test]
