@@ -142,6 +142,35 @@ mod arm {
         });
         format!("these wait for each other, for ever:{}", lines.collect::<String>())
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+
+        struct Other(usize);
+
+        impl Drop for Other {
+            fn drop(&mut self) {
+                waits().retain(|wait| wait.thread != self.0);
+            }
+        }
+
+        #[test]
+        fn who_has_not_looked_again_may_have_been_let_go() {
+            let local = 0_u8;
+            let other = Other(std::ptr::from_ref(&local).addr()); // No thread has its token here.
+            let mut waiting = Waiting::new(|| "the other".to_owned());
+            let (name, what) = ("other".to_owned(), "this one".to_owned());
+            waits().push(Wait { thread: other.0, name, what, holder: thread_token(), looks: 1 });
+            for () in [(); 10] {
+                waiting.look(other.0);
+            }
+            waits().iter_mut().find(|wait| wait.thread == other.0).expect("pushed above").looks += 1;
+            let report = catch_unwind(AssertUnwindSafe(|| waiting.look(other.0))).unwrap_err();
+            assert!(report.downcast::<String>().unwrap().contains("thread `other` waits for this one"));
+        }
+    }
 }
 
 #[cfg(not(all(any(debug_assertions, feature = "checked"), not(any(loom, shuttle)))))]
