@@ -148,27 +148,43 @@ mod arm {
         use super::*;
         use std::panic::{AssertUnwindSafe, catch_unwind};
 
-        struct Other(usize);
+        /// Threads that there are not: no thread has the address of one of these for its token.
+        struct Others<'a>(&'a [u8]);
 
-        impl Drop for Other {
+        impl Others<'_> {
+            fn token(&self, at: usize) -> usize {
+                std::ptr::from_ref(&self.0[at]).addr()
+            }
+
+            fn looks_again(&self, at: usize) {
+                waits().iter_mut().find(|wait| wait.thread == self.token(at)).expect("it waits").looks += 1;
+            }
+        }
+
+        impl Drop for Others<'_> {
             fn drop(&mut self) {
-                waits().retain(|wait| wait.thread != self.0);
+                waits().retain(|wait| (0..self.0.len()).all(|at| wait.thread != self.token(at)));
             }
         }
 
         #[test]
-        fn who_has_not_looked_again_may_have_been_let_go() {
-            let local = 0_u8;
-            let other = Other(std::ptr::from_ref(&local).addr()); // No thread has its token here.
-            let mut waiting = Waiting::new(|| "the other".to_owned());
-            let (name, what) = ("other".to_owned(), "this one".to_owned());
-            waits().push(Wait { thread: other.0, name, what, holder: thread_token(), looks: 1 });
-            for () in [(); 10] {
-                waiting.look(other.0);
+        fn a_circle_is_reported_when_all_others_have_looked_again() {
+            let others = Others(&[0; 2]);
+            let mut waiting = Waiting::new(|| "the first".to_owned());
+            for (at, holder) in [(0, others.token(1)), (1, thread_token())] {
+                let (name, what) = (format!("other {at}"), "the next".to_owned());
+                waits().push(Wait { thread: others.token(at), name, what, holder, looks: 0 });
             }
-            waits().iter_mut().find(|wait| wait.thread == other.0).expect("pushed above").looks += 1;
-            let report = catch_unwind(AssertUnwindSafe(|| waiting.look(other.0))).unwrap_err();
-            assert!(report.downcast::<String>().unwrap().contains("thread `other` waits for this one"));
+            // Who has not looked again may have been let go.
+            waiting.look(others.token(0));
+            waiting.look(others.token(0));
+            others.looks_again(0);
+            waiting.look(others.token(0));
+            others.looks_again(1);
+            let report = catch_unwind(AssertUnwindSafe(|| waiting.look(others.token(0)))).unwrap_err();
+            assert!(
+                report.downcast::<String>().unwrap().contains("`other 0` waits for the next, which thread `other 1`")
+            );
         }
     }
 }
