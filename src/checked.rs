@@ -3,13 +3,16 @@
 //! # What is watched without this
 //!
 //! In debug builds, and with this feature in all, threads that wait for each other in a circle are told so by a panic of one
-//! of them, with the names of all, instead of hanging: through starts and ends, begins, removals and the locks of
-//! [`Mirror`](crate::Mirror)s. Waiting for oneself is an error in every build.
+//! of them, with the names of all, instead of hanging: through starts and ends, begins, removals of subscriptions and the
+//! locks of [`Mirror`](crate::Mirror)s; not through waits for the callbacks of [`Notifier`](crate::Notifier)s. Where a panic
+//! unwinds already the circle is printed. Waiting for oneself is an error in every build.
 //!
 //! # Locks of your own
 //!
-//! The library sees such a lock only when [`set_seq`](crate::Call::set_seq) is called under it. Declare where you hold it,
-//! and waiting there for callbacks that take it panics, the first time that it could happen and not only when it does:
+//! The library sees such a lock only when [`set_seq`](crate::Call::set_seq) or
+//! [`read_retry`](crate::Subscription::read_retry) is called under it. Declare where you hold it. Once it was seen, waiting
+//! under it for callbacks of the space panics, whether one runs just then or not: a begin, the end of a subscription,
+//! registering a notifier; and so does an invalidation that is about to call back who takes it:
 //!
 //! ```should_panic
 //! use interval_notifier::{checked, Ack, AddressSpace, Call, EventKind, Invalidate, WouldBlock};
@@ -38,10 +41,13 @@
 
 use crate::primary::AddressSpace;
 use crate::range::{Address, Span};
+use crate::seq::Sequence;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 thread_local! {
@@ -50,7 +56,7 @@ thread_local! {
 }
 
 /// Where a lock protects `locked`, as a number; 0 if it protects nothing that has an address.
-pub(crate) fn address_of<L: ?Sized>(locked: &L) -> usize {
+fn address_of<L: ?Sized>(locked: &L) -> usize {
     if size_of_val(locked) == 0 { 0 } else { std::ptr::from_ref(locked).cast::<()>().addr() }
 }
 
@@ -63,8 +69,9 @@ pub struct Held<'a> {
 }
 
 /// Declares that this thread holds the lock which protects `locked`, until what is returned is dropped. `locked` is what
-/// callbacks give to [`set_seq`](crate::Call::set_seq): `&*guard` of the same lock. Where it protects nothing that has
-/// a size, nothing is watched.
+/// callbacks give to [`set_seq`](crate::Call::set_seq): `&*guard` of the same lock. It is known by its address, so it must be
+/// what the lock itself contains, and not what a `Vec` in it does. Where it protects nothing that has a size, nothing is
+/// watched.
 #[track_caller]
 pub fn holding<L: ?Sized>(locked: &L) -> Held<'_> {
     let (address, location) = (address_of(locked), Location::caller());
@@ -81,19 +88,69 @@ impl Drop for Held<'_> {
     }
 }
 
-/// # Panics
-///
-/// If this thread has declared to hold the lock at `taken`, which callbacks of the subscription over `range` take.
-pub(crate) fn assert_not_held<A: Address>(what: &str, range: Span<A>, taken: usize) {
-    let held = DECLARED.with_borrow(|declared| declared.iter().find(|(address, _)| *address == taken).copied());
-    if let Some((_, location)) = held.filter(|_| taken != 0) {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("without a name");
-        panic!(
-            "{what} of {range:?}: thread `{name}` would wait for callbacks under the lock declared at {location}, and \
-             callbacks of this subscription take that lock"
-        );
+/// The locks that callbacks of a space were seen to take: one for each subscription, by the address of its sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(Mutex<HashMap<usize, usize>>);
+
+impl Taken {
+    fn locks(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Callbacks of that subscription take the lock which protects `locked`.
+    pub(crate) fn note<L: ?Sized>(&self, sequence: &Sequence, locked: &L) {
+        let address = address_of(locked);
+        if address != 0 {
+            self.locks().insert(std::ptr::from_ref(sequence).addr(), address);
+        }
+    }
+
+    /// That subscription ends.
+    pub(crate) fn forget(&self, sequence: &Sequence) {
+        self.locks().remove(&std::ptr::from_ref(sequence).addr());
+    }
+
+    /// What is wrong if this thread waits for callbacks of the space, where it has declared a lock that they take.
+    pub(crate) fn held<A: Address>(&self, what: &str, range: Span<A>) -> Option<String> {
+        let location = declared(|address| self.locks().values().any(|taken| *taken == address))?;
+        let thread = name();
+        Some(format!(
+            "{what} of {range:?}: thread `{thread}` would wait for callbacks under the lock declared at {location}, and \
+             callbacks of this space take that lock"
+        ))
+    }
+
+    /// # Panics
+    ///
+    /// With what [`held`](Self::held) says.
+    pub(crate) fn assert_none_held<A: Address>(&self, what: &str, range: Span<A>) {
+        if let Some(report) = self.held(what, range) {
+            panic!("{report}");
+        }
+    }
+
+    /// # Panics
+    ///
+    /// If this thread has declared to hold the lock that the callback which it is about to run takes.
+    pub(crate) fn assert_not_held_by_caller<A: Address>(&self, range: Span<A>, sequence: &Sequence) {
+        let taken = self.locks().get(&std::ptr::from_ref(sequence).addr()).copied();
+        if let Some(location) = declared(|address| taken == Some(address)) {
+            let thread = name();
+            panic!(
+                "invalidate of {range:?}: thread `{thread}` holds the lock declared at {location}, and is about to run a \
+                 callback that takes it"
+            );
+        }
+    }
+}
+
+/// Where this thread has declared a lock that is `such`.
+fn declared(such: impl Fn(usize) -> bool) -> Option<&'static Location<'static>> {
+    DECLARED.with_borrow(|declared| declared.iter().find(|(address, _)| such(*address)).map(|(_, location)| *location))
+}
+
+fn name() -> String {
+    std::thread::current().name().unwrap_or("without a name").to_owned()
 }
 
 /// What is forced to happen in a space; see [`AddressSpace::faults`]. Every setting holds until the next one.
@@ -128,8 +185,8 @@ impl Every {
 }
 
 impl Faults {
-    /// Every `nth` [`read_retry`](crate::Subscription::read_retry), `check_retry` or commit that would be content says that
-    /// the build is stale; 0: none. With 1 no build is ever accepted.
+    /// Every `nth` [`read_begin`](crate::Subscription::read_begin), or attempt of an [`update`](crate::Mirror::update), begins
+    /// a build that is stale, whoever asks and how often; 0: none. With 1 no build is ever accepted.
     pub fn force_retry(&self, nth: u64) {
         self.retries.set(nth);
     }
@@ -144,7 +201,7 @@ impl Faults {
         self.delay.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// How many retries were forced so far.
+    /// How many builds were made stale so far.
     pub fn forced_retries(&self) -> u64 {
         self.retries.said_yes.load(Relaxed)
     }

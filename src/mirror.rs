@@ -88,12 +88,9 @@ impl<S> Locked<S> {
         if let Some(guard) = self.try_lock(space) {
             return Ok(guard);
         }
-        self.waiting.fetch_add(1, Relaxed);
-        let door = lock_watched(&self.door, &self.owner, "its turn at the lock of a Mirror");
-        let guard = LockedGuard::new(self.lock_state(), &self.owner, space);
-        self.waiting.fetch_sub(1, Relaxed);
-        drop(door);
-        Ok(guard)
+        let _waiter = Waiter::new(&self.waiting);
+        let _door = lock_watched(&self.door, &self.owner, "its turn at the lock of a Mirror");
+        Ok(LockedGuard::new(self.lock_state(), &self.owner, space))
     }
 
     fn lock_state(&self) -> MutexGuard<'_, S> {
@@ -118,6 +115,22 @@ struct Relocked;
 impl Relocked {
     fn panic(self, what: &str) -> ! {
         panic!("{what}: this thread holds the lock of this Mirror already, it would wait for itself")
+    }
+}
+
+/// A callback that waits for the lock, until it has it or panics because it never will.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl<'a> Waiter<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Waiter(waiting)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::sync::{OnceLock, fence_after_rmw};
 /// `seq` before any collision.
 pub(crate) const BIRTH: u64 = 0;
 /// A value of `settled` that no `seq` ever has: the next begin takes the slow path.
-const UNSETTLED: u64 = u64::MAX;
+pub(crate) const UNSETTLED: u64 = u64::MAX;
 
 /// The subscription is gone, or going: no callback any more.
 const REMOVED: u32 = 1;
@@ -64,21 +64,6 @@ pub(crate) struct Sequence {
     also: AtomicU64,
     more: OnceLock<Box<More>>,
     flags: AtomicU32,
-    /// Which lock `set` was last called under.
-    #[cfg(feature = "checked")]
-    lock: std::sync::atomic::AtomicUsize,
-}
-
-#[cfg(feature = "checked")]
-impl Sequence {
-    pub(crate) fn note_lock(&self, lock: usize) {
-        // Relaxed: for a report.
-        self.lock.store(lock, Relaxed);
-    }
-
-    pub(crate) fn noted_lock(&self) -> usize {
-        self.lock.load(Relaxed)
-    }
 }
 
 impl Sequence {
@@ -90,8 +75,6 @@ impl Sequence {
             also: AtomicU64::new(Identity::NONE.word()),
             more: OnceLock::new(),
             flags: AtomicU32::new(0),
-            #[cfg(feature = "checked")]
-            lock: Default::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::held::Holding;
 use crate::notifiers::{Kind, Notifiers};
 use crate::panics::Panics;
 use crate::range::{Address, Span};
-use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Hit, Registry};
+use crate::rcu::{Answer, Batch, Context, Cursor, Finishing, Handle, Hit, Registry};
 use crate::seq::{Closed, Sequence};
 use crate::slots::{Identity, Slot};
 use crate::sync::atomic::{AtomicU64, Ordering::*};
@@ -37,6 +37,8 @@ pub(crate) struct Shared<A: Address> {
     invalidate_seq: AtomicU64,
     #[cfg(feature = "checked")]
     pub(crate) faults: crate::checked::Faults,
+    #[cfg(feature = "checked")]
+    pub(crate) taken: crate::checked::Taken,
 }
 
 /// An invalidation that has started.
@@ -75,6 +77,8 @@ impl<A: Address> Shared<A> {
             invalidate_seq: AtomicU64::new(1),
             #[cfg(feature = "checked")]
             faults: crate::checked::Faults::default(),
+            #[cfg(feature = "checked")]
+            taken: crate::checked::Taken::default(),
         }
     }
 
@@ -181,7 +185,18 @@ impl<A: Address> Shared<A> {
         let overlap = hit.key().span().overlap(&span).expect("the search finds what overlaps");
         let change = Change { range: span, overlap, event, ticket, blockable };
         let sequence = hit.sequence();
-        let context = Context { change, sequence, identity, slots: &self.registry.slots };
+        #[cfg(feature = "checked")]
+        if blockable {
+            self.taken.assert_not_held_by_caller(span, sequence);
+        }
+        let context = Context {
+            change,
+            sequence,
+            identity,
+            slots: &self.registry.slots,
+            #[cfg(feature = "checked")]
+            taken: &self.taken,
+        };
         let unwinding = SilenceOnDrop(sequence);
         let answer = hit.call(&context);
         assert!(answer.is_ok() || !blockable, "a callback must not refuse an invalidation that may block");
@@ -291,6 +306,8 @@ impl<A: Address> Shared<A> {
     /// May this thread wait for everything that is active? As [`may_wait`](Self::may_wait), and not if it holds some of
     /// that itself.
     pub(crate) fn may_wait_for_all(&self) -> Result<(), BeginError> {
+        #[cfg(feature = "checked")]
+        self.taken.assert_none_held("register", Span::<A>::new(..).expect("everything is not empty"));
         if !self.may_wait() {
             Err(BeginError::InsideCallback)
         } else if self.registry.slots.any_is_mine() {
@@ -306,6 +323,20 @@ impl<A: Address> Shared<A> {
         for &identity in &self.registry.slots.active_over(everything) {
             self.registry.slots.wait_end(identity, None);
         }
+    }
+
+    /// Ends a subscription and gives its value back, after its callbacks.
+    pub(crate) fn remove<T>(&self, handle: Handle<T, A>) -> T {
+        #[cfg(feature = "checked")]
+        self.taken.forget(handle.sequence());
+        self.registry.remove(handle)
+    }
+
+    /// Ends a subscription where nobody may wait: a later sweep drops its value.
+    pub(crate) fn bury<T>(&self, handle: Handle<T, A>) {
+        #[cfg(feature = "checked")]
+        self.taken.forget(handle.sequence());
+        self.registry.bury(handle);
     }
 
     /// Drops the values of subscriptions that were dropped where nobody may wait. It runs code of the user, and so does

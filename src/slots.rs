@@ -270,8 +270,9 @@ impl<A: Address> Slot<A> {
                 return false;
             }
             held = wait_until(&self.woken, held, waiting.next_look(deadline));
-            if deadline.is_none() && !done() {
-                waiting.look(self.owner.load(Relaxed));
+            if deadline.is_none() {
+                // Relaxed: see `look`. Whoever has what it came for waits for nobody.
+                waiting.look(|| if done() { 0 } else { self.owner.load(Relaxed) });
             }
         }
     }

@@ -149,10 +149,10 @@ impl<L: ?Sized, A: Address> Call<'_, L, A> {
     #[doc(alias = "mmu_interval_set_seq")]
     pub fn set_seq(&self, locked: &mut L) -> Ack {
         #[cfg(feature = "checked")]
-        self.context.sequence.note_lock(crate::checked::address_of(locked));
+        self.context.taken.note(self.context.sequence, locked);
         let _ = locked;
         if !self.collided.replace(true) {
-            let Context { change, sequence, identity, slots } = self.context;
+            let Context { change, sequence, identity, slots, .. } = self.context;
             sequence.set(change.ticket, *identity, |other| slots.is_active(other));
         }
         self.ack(true)
@@ -378,10 +378,7 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     #[inline]
     pub fn check_retry(&self, seq: &ReadSeq<A>) -> bool {
         assert!(seq.of == self.handle().key().id, "a ReadSeq must be given back to the subscription it is of");
-        let is_stale = self.handle().sequence().changed_since(seq.seq);
-        #[cfg(feature = "checked")]
-        let is_stale = is_stale || self.space.shared.faults.retry();
-        is_stale
+        self.handle().sequence().changed_since(seq.seq)
     }
 
     /// Has the range been invalidated since `seq`? Asked under the mirror lock, before what was built is installed.
@@ -406,6 +403,8 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     #[must_use = "true means that what was built is stale"]
     #[inline]
     pub fn read_retry(&self, seq: ReadSeq<A>, locked: &T::Locked) -> bool {
+        #[cfg(feature = "checked")]
+        self.space.shared.taken.note(self.handle().sequence(), locked);
         let _ = locked;
         self.check_retry(&seq)
     }
@@ -431,11 +430,11 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     #[doc(alias = "mmu_interval_notifier_remove")]
     pub fn unsubscribe(mut self) -> Result<T, InsideCallback<Self>> {
         #[cfg(feature = "checked")]
-        crate::checked::assert_not_held("unsubscribe", self.range(), self.handle().sequence().noted_lock());
+        self.space.shared.taken.assert_none_held("unsubscribe", self.range());
         // First, so that a value which panics when it is dropped at last does not cost the caller this one.
         self.space.shared.sweep();
         match self.handle.take_if(|_| self.space.shared.may_wait()) {
-            Some(handle) => Ok(self.space.shared.registry.remove(handle)),
+            Some(handle) => Ok(self.space.shared.remove(handle)),
             None => Err(InsideCallback(self)),
         }
     }
@@ -444,18 +443,24 @@ impl<T: Invalidate<A>, A: Address> Subscription<T, A> {
     fn begin(&self, patience: impl FnOnce() -> Patience) -> Result<ReadSeq<A>, BeginError> {
         let id = self.handle().key().id;
         let sequence = self.handle().sequence();
+        #[cfg(feature = "checked")]
+        let patience = self.checked(patience());
         let seq = match sequence.idle() {
             Some(seq) => seq,
-            None => {
-                let patience = patience();
-                #[cfg(feature = "checked")]
-                if !matches!(patience, Patience::None) {
-                    crate::checked::assert_not_held("read_begin", self.range(), sequence.noted_lock());
-                }
-                self.space.shared.begin(id, sequence, &self.births, patience)?
-            }
+            None => self.space.shared.begin(id, sequence, &self.births, patience())?,
         };
+        #[cfg(feature = "checked")]
+        let seq = if self.space.shared.faults.retry() { crate::seq::UNSETTLED } else { seq };
         Ok(ReadSeq { seq, of: id, address: PhantomData })
+    }
+
+    /// A begin that may wait is not made under a lock that callbacks take.
+    #[cfg(feature = "checked")]
+    fn checked(&self, patience: Patience) -> impl FnOnce() -> Patience {
+        if !matches!(patience, Patience::None) {
+            self.space.shared.taken.assert_none_held("read_begin", self.range());
+        }
+        move || patience
     }
 }
 
@@ -490,11 +495,18 @@ impl<T, A: Address> Drop for Subscription<T, A> {
     fn drop(&mut self) {
         let Some(handle) = self.handle.take() else { return };
         let shared = &self.space.shared;
+        #[cfg(feature = "checked")]
+        if let Some(report) = shared.taken.held("the drop", handle.key().span()) {
+            // Not even where a panic unwinds, which may be that of `unsubscribe`, does it wait.
+            shared.bury(handle);
+            assert!(std::thread::panicking(), "{report}");
+            return;
+        }
         if shared.may_wait() {
-            drop(shared.registry.remove(handle));
+            drop(shared.remove(handle));
             shared.sweep();
         } else {
-            shared.registry.bury(handle);
+            shared.bury(handle);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Who waits for whom: finds threads that wait for each other in a circle, and says so instead of hanging.
 //!
 //! On in debug builds and with the feature `checked`; otherwise, and under the model checkers, which report deadlocks
-//! themselves, nothing of it is left. Only threads that are about to sleep come here.
+//! themselves, nothing of it is left. Only threads that are about to sleep come here. Those that wait for callbacks of a
+//! notifier do not: who runs them is noted nowhere.
 //!
 //! # Why what it reports is true
 //!
@@ -45,6 +46,8 @@ mod arm {
         thread: usize,
         /// A circle that was seen: its threads and how often each had looked.
         seen: Vec<(usize, u64)>,
+        /// Has it been printed?
+        printed: bool,
     }
 
     impl Waiting {
@@ -53,7 +56,7 @@ mod arm {
             let thread = thread_token();
             let name = std::thread::current().name().unwrap_or("without a name").to_owned();
             waits().push(Wait { thread, name, what: what(), holder: 0, looks: 0 });
-            Waiting { thread, seen: Vec::new() }
+            Waiting { thread, seen: Vec::new(), printed: false }
         }
 
         /// When to look again, at the latest.
@@ -62,13 +65,16 @@ mod arm {
             Some(deadline.map_or(look, |at| at.min(look)))
         }
 
-        /// It still waits, for that thread.
+        /// It still waits, for the thread that `holder` names.
         ///
         /// # Panics
         ///
-        /// If that thread waits for this one.
-        pub(crate) fn look(&mut self, holder: usize) {
+        /// If that thread waits for this one. A panic that unwinds already is not followed by another, which would abort:
+        /// then the circle is printed, for one of the others to break.
+        pub(crate) fn look(&mut self, holder: impl FnOnce() -> usize) {
             let mut waits = waits();
+            // Under the lock: what a thread let go of before it came to wait is not taken for its own any more.
+            let holder = holder();
             if let Some(own) = waits.iter_mut().find(|wait| wait.thread == self.thread) {
                 own.holder = holder;
                 own.looks += 1;
@@ -78,6 +84,12 @@ mod arm {
             let is_known = !circle.is_empty() && circle.len() == self.seen.len();
             if is_known && self.seen.iter().zip(&circle).all(looked_again) {
                 let report = report(&waits, &circle);
+                if thread::panicking() {
+                    if !std::mem::replace(&mut self.printed, true) {
+                        eprintln!("{report}");
+                    }
+                    return;
+                }
                 // It is broken now: nobody else is to report it.
                 waits.retain(|wait| wait.thread != self.thread);
                 drop(waits);
@@ -111,8 +123,8 @@ mod arm {
             }
             thread::sleep(NAP);
             if looked.elapsed() >= LOOK {
-                // Relaxed: whoever waits for this one for ever has stored it long ago.
-                waiting.look(owner.load(Relaxed));
+                // Relaxed: see `look`.
+                waiting.look(|| owner.load(Relaxed));
                 looked = Instant::now();
             }
         }
@@ -176,12 +188,12 @@ mod arm {
                 waits().push(Wait { thread: others.token(at), name, what, holder, looks: 0 });
             }
             // Who has not looked again may have been let go.
-            waiting.look(others.token(0));
-            waiting.look(others.token(0));
+            waiting.look(|| others.token(0));
+            waiting.look(|| others.token(0));
             others.looks_again(0);
-            waiting.look(others.token(0));
+            waiting.look(|| others.token(0));
             others.looks_again(1);
-            let report = catch_unwind(AssertUnwindSafe(|| waiting.look(others.token(0)))).unwrap_err();
+            let report = catch_unwind(AssertUnwindSafe(|| waiting.look(|| others.token(0)))).unwrap_err();
             assert!(
                 report.downcast::<String>().unwrap().contains("`other 0` waits for the next, which thread `other 1`")
             );
@@ -208,7 +220,7 @@ mod arm {
         pub(crate) fn next_look(&self, deadline: Option<Instant>) -> Option<Instant> {
             deadline
         }
-        pub(crate) fn look(&mut self, _holder: usize) {}
+        pub(crate) fn look(&mut self, _holder: impl FnOnce() -> usize) {}
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Context<'a, A: Address> {
     pub(crate) sequence: &'a Sequence,
     pub(crate) identity: Identity,
     pub(crate) slots: &'a Slots<A>,
+    #[cfg(feature = "checked")]
+    pub(crate) taken: &'a crate::checked::Taken,
 }
 
 /// A value that can be called back.
@@ -234,5 +236,5 @@ impl<T, A: Address> Handle<T, A> {
     }
 }
 
-#[cfg(not(any(loom, shuttle, feature = "checked")))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Header<u64>>() == 64, "a reader touches one line");

@@ -89,7 +89,9 @@ impl<A: Address> Registry<A> {
     /// Ends a subscription and gives its value back. Waits for the batches that hold it.
     pub(crate) fn remove<T>(&self, handle: Handle<T, A>) -> T {
         self.unlink(&handle);
+        let unwinding = BuryOnDrop { registry: self, entry: handle.entry_ref() };
         self.slots.wait_uncalled(handle.entry_ref().address());
+        std::mem::forget(unwinding);
         // SAFETY: 1. `unlink` has taken it out of the tree; 2. and marked it, after which we have waited.
         unsafe { handle.into_value() }
     }
@@ -97,8 +99,12 @@ impl<A: Address> Registry<A> {
     /// Ends a subscription where nobody may wait; its value is dropped by a later [`sweep`](Self::sweep).
     pub(crate) fn bury<T>(&self, handle: Handle<T, A>) {
         self.unlink(&handle);
+        self.inter(handle.into_entry_ref());
+    }
+
+    fn inter(&self, entry: EntryRef<A>) {
         let mut graveyard = lock(&self.graveyard);
-        graveyard.push(handle.into_entry_ref());
+        graveyard.push(entry);
         self.buried.store(graveyard.len(), Relaxed);
     }
 
@@ -133,6 +139,19 @@ impl<A: Address> Drop for Registry<A> {
     fn drop(&mut self) {
         // Nobody is called any more, as nobody has the space.
         self.sweep();
+    }
+}
+
+/// A wait for callbacks that ends in a panic, as it would never end otherwise: the value is dropped by a later sweep.
+struct BuryOnDrop<'r, A: Address> {
+    registry: &'r Registry<A>,
+    entry: EntryRef<A>,
+}
+
+impl<A: Address> Drop for BuryOnDrop<'_, A> {
+    fn drop(&mut self) {
+        // INVARIANT 4: its handle is dropped by the same panic, and not used again.
+        self.registry.inter(self.entry);
     }
 }
 

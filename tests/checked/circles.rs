@@ -89,6 +89,7 @@ fn a_removal_and_a_callback_that_waits_for_its_thread() {
             let _seq = victim.read_begin().map(drop);
         }
     });
+    let kept = Arc::downgrade(&removed.ops().copy);
     let remover = {
         let (space, both) = (space.clone(), both.clone());
         move || {
@@ -100,6 +101,32 @@ fn a_removal_and_a_callback_that_waits_for_its_thread() {
     let owner = move || drop(space.invalidate(2..=2, CLEAR));
     let report = report(remover, owner);
     assert!(report.contains("the callbacks of the invalidation of 2..=2"), "{report}");
+    assert!(kept.upgrade().is_none(), "the value of who is told so is not lost");
+}
+
+#[test]
+fn a_panic_that_unwinds_already_is_followed_by_no_other() {
+    let (space, both) = (AddressSpace::new(), Arc::new(Barrier::new(2)));
+    let victim = subscribe(&space, 1, || ());
+    let dropped = subscribe(&space, 2, {
+        let both = both.clone();
+        move || {
+            both.wait();
+            let _seq = victim.read_begin().map(drop);
+        }
+    });
+    let unwinding = {
+        let (space, both) = (space.clone(), both.clone());
+        thread::spawn(move || {
+            let _open = space.invalidate(1..=1, CLEAR);
+            let _dropped = dropped;
+            both.wait();
+            panic!("for a reason of its own");
+        })
+    };
+    let report = panic_of(|| drop(space.invalidate(2..=2, CLEAR))).expect("the other one cannot");
+    assert!(report.contains("these wait for each other"), "{report}");
+    assert!(unwinding.join().unwrap_err().downcast_ref::<&str>().is_some_and(|text| text.contains("of its own")));
 }
 
 #[test]

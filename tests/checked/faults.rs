@@ -1,7 +1,7 @@
 //! Rare events, forced.
 
 use super::{State, subscribe};
-use interval_notifier::{AddressSpace, EventKind, Retry, UpdateError};
+use interval_notifier::{AddressSpace, Attempt, EventKind, Retry, UpdateError};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,19 @@ fn a_retry_is_forced_where_a_build_would_be_accepted() {
     assert!(matches!(update(), Err(UpdateError::Exhausted { attempts: 3 })));
     space.faults().force_retry(0);
     assert_eq!((update().unwrap(), space.faults().forced_retries()), (1, 4));
+}
+
+#[test]
+fn a_build_that_is_made_stale_is_so_whoever_asks() {
+    let space = AddressSpace::new();
+    let mirror = space.mirror(0..8, State).unwrap();
+    let gives_up = |attempt: Attempt<'_>| match attempt.is_stale() {
+        true => Err(format!("{attempt:?} is given up")),
+        false => Ok(attempt.number()),
+    };
+    let update = || mirror.update(Retry::times(3), gives_up, |_, number| number).unwrap();
+    space.faults().force_retry(2);
+    assert_eq!((update(), update(), update()), (1, 2, 2));
 }
 
 #[test]
