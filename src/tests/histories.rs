@@ -1,12 +1,16 @@
 //! Random programs of three to five threads, against the concurrent form of the oracle (`src/model/concurrent`).
 //!
-//! Five threads are too many for loom. A program is a number, so a failure is replayed by its test and its schedule.
+//! Five threads are too many for loom. A program is a number, so a failure is replayed by its number and its schedule.
 
 use super::explore;
 use crate::model::{program, run_threads};
 
-/// Programs; each is explored by itself.
-const PROGRAMS: u64 = 16;
+/// The numbers of the programs; each is explored by itself. `INTERVAL_PROGRAMS=5..6` chooses others, or more.
+fn programs() -> std::ops::Range<u64> {
+    let Ok(chosen) = std::env::var("INTERVAL_PROGRAMS") else { return 0..16 };
+    let ends = chosen.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+    ends.expect("INTERVAL_PROGRAMS: two numbers, as in 0..1000")
+}
 
 /// Small, well mixed, and the same for ever: a seed in a failure message is a reproduction.
 pub(super) struct SplitMix64(pub(super) u64);
@@ -32,14 +36,14 @@ pub(super) struct Number(pub(super) u64);
 impl Drop for Number {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this was program {}", self.0);
+            eprintln!("this was program {}: INTERVAL_PROGRAMS={}..{} runs it alone", self.0, self.0, self.0 + 1);
         }
     }
 }
 
 #[test]
 fn random_programs_keep_the_promises() {
-    for number in 0..PROGRAMS {
+    for number in programs() {
         let _number = Number(number);
         let mut random = SplitMix64(number);
         let bytes: Vec<u8> = (0..64).map(|_| random.next() as u8).collect();

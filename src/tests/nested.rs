@@ -2,7 +2,8 @@
 
 use super::toy::{CLEAR, PAGE, Sub, Word, change_heard, one, together};
 use super::{explore, spawn};
-use crate::{AddressSpace, Invalidation};
+use crate::sync::{Mutex, lock};
+use crate::{Ack, AddressSpace, Call, EventKind, Invalidate, Invalidation, OwnedInvalidation, WouldBlock};
 
 /// A space, a subscription, and `N` words for that many invalidations.
 fn with_words<const N: usize>() -> (AddressSpace, std::sync::Arc<Sub>, [Word; N]) {
@@ -119,5 +120,59 @@ fn ended_ones_make_room_and_are_not_missed() {
         let built = builder.join().unwrap();
         sub.assert_fresh(together(&words));
         seen.note(outcome(built, old));
+    });
+}
+
+/// A mirror whose callback for an unmapping sets the sequence twice. Between the two, under no lock, one invalidation comes
+/// and goes, and one comes and stays.
+struct Twice {
+    space: AddressSpace,
+    copy: Mutex<Option<u64>>,
+    stays: Mutex<Option<OwnedInvalidation>>,
+}
+
+impl Twice {
+    fn set(&self, call: &Call<'_, Option<u64>>) -> Ack {
+        let mut copy = lock(&self.copy);
+        *copy = None;
+        call.set_seq(&mut copy)
+    }
+}
+
+impl Invalidate for Twice {
+    type Locked = Option<u64>;
+    fn invalidate(&self, call: &Call<'_, Option<u64>>) -> Result<Ack, WouldBlock> {
+        let ack = self.set(call);
+        if call.event().kind() != EventKind::Unmap {
+            return Ok(ack);
+        }
+        self.space.invalidate(PAGE, CLEAR).end();
+        *lock(&self.stays) = Some(self.space.invalidate(PAGE, CLEAR).into_owned());
+        Ok(self.set(call))
+    }
+}
+
+#[test]
+fn a_sequence_that_is_set_twice_hides_nothing_that_came_between() {
+    explore(&["before", "after", "thrown away"], |seen| {
+        let (space, word) = (AddressSpace::new(), Word::new(10));
+        let twice = Twice { space: space.clone(), copy: Mutex::new(None), stays: Mutex::new(None) };
+        let sub = std::sync::Arc::new(space.subscribe(PAGE, twice).expect("the space is not released"));
+        let builder = spawn!([sub, word] {
+            let seq = sub.read_begin().expect("nothing keeps this thread from waiting");
+            let built = word.get();
+            let mut copy = lock(&sub.ops().copy);
+            let committed = !sub.read_retry(seq, &copy);
+            *copy = Some(built).filter(|_| committed).or(*copy);
+            committed.then_some(built)
+        });
+        space.invalidate(PAGE, EventKind::Unmap).end();
+        word.set(11);
+        assert_eq!(*lock(&sub.ops().copy), None, "mapped inside an invalidation");
+        word.set(12);
+        drop(lock(&sub.ops().stays).take());
+        let built = builder.join().unwrap();
+        assert!(built.is_none_or(|value| value % 2 == 0), "a build from the middle of a change was accepted");
+        seen.note(outcome(built, 10));
     });
 }
