@@ -3,7 +3,7 @@
 use super::toy::{CLEAR, ELSEWHERE, PAGE, Sub, Toy, one};
 use crate::slots::BATCH;
 use crate::sync::{Arc, Mutex, lock};
-use crate::{AddressSpace, BeginError};
+use crate::{AddressSpace, BeginError, Span};
 use std::time::Duration;
 
 #[test]
@@ -93,6 +93,14 @@ fn a_birth_waits_for_all_that_are_open_and_overlap() {
     assert!(sub.try_read_begin().is_ok(), "the one elsewhere is not waited for");
     elsewhere.end();
     assert_eq!(toy.calls(), 0, "all had started before");
+}
+
+#[test]
+fn what_has_ended_is_nothing_to_be_born_into() {
+    let space = AddressSpace::new();
+    space.invalidate(PAGE, CLEAR).end();
+    let page = Span::new(PAGE).expect("not empty");
+    assert!(space.shared.registry.slots.active_over(page).is_empty(), "its range is still in its slot");
 }
 
 /// A toy whose callback subscribes one more of its kind, further up, and keeps it in `grown`.

@@ -202,8 +202,10 @@ fn readers_stay_out_between_the_passes() {
 #[cfg(not(any(loom, shuttle)))]
 mod alone {
     use super::*;
+    use crate::tests::toy::ELSEWHERE;
     use crate::{BeginError, Change, Notifier};
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::time::Duration;
 
     fn take(log: &Log) -> Vec<(&'static str, usize)> {
         std::mem::take(&mut *lock(log))
@@ -232,6 +234,30 @@ mod alone {
         open.end();
         space.release();
         assert_eq!(take(&log).len(), 2 * subs.len(), "the release has two passes too");
+    }
+
+    #[test]
+    fn the_finishes_of_others_are_not_waited_for() {
+        let (space, ended) = (AddressSpace::new(), Arc::new(Mutex::new(false)));
+        let (inside, finishing) = std::sync::mpsc::channel();
+        let _finishes = two_pass(&space, {
+            let ended = ended.clone();
+            move || {
+                inside.send(()).expect("it is waited for");
+                let in_time = (0..500).any(|_| {
+                    thread::sleep(Duration::from_millis(10));
+                    *lock(&ended)
+                });
+                assert!(in_time, "unsubscribe waits for a finish that is not its own");
+            }
+        });
+        let answer = Box::new(|call: &Call<'_, ()>, _: &mut ()| Ok(call.unaffected()));
+        let elsewhere = space.subscribe(ELSEWHERE, Device { lock: Mutex::new(()), answer }).expect("not released");
+        let owner = spawn!([space] space.invalidate(PAGE, CLEAR).end());
+        finishing.recv().expect("it finishes");
+        assert!(elsewhere.unsubscribe().is_ok());
+        *lock(&ended) = true;
+        owner.join().expect("in time");
     }
 
     /// A finish that returns `more` further ones.
