@@ -1,9 +1,10 @@
 //! The protocol as an abstract model, explored exhaustively by stateright.
 //!
 //! A step of the model is one atomic access of the protocol, as if all of them were SeqCst; steps that nobody can tell
-//! apart are one. Everything is there that the promises depend on: slots with generations, batches, the words of a
-//! subscription, births, removal, and sleeping and waking in the steps of a lock and a condition variable. What is not
-//! there: memory orderings (loom's work), the tree, reclamation, panics, refusals.
+//! apart are one. It has slots with generations, batches, the words of a subscription, births, removal, and sleeping and
+//! waking in the steps of a lock and a condition variable. What is not there: memory orderings (loom's work), the tree,
+//! reclamation, panics, refusals; the second pass, the end of a space, and the bits that spare a scan the slots that were
+//! never used, all of which Shuttle and loom explore with the code itself.
 //!
 //! What it adds to the schedules that Shuttle draws: within its bounds there is no schedule left. And each of the wrong
 //! protocols in `twin` is refuted, so it can see.
