@@ -203,6 +203,7 @@ const SETS_SEQ_AFTERWARDS: u8 = 7;
 const SAYS_UNAFFECTED: u8 = 8;
 const WAITS_FOR_BUILDS: u8 = 9;
 const READS_BEFORE_IT_BEGINS: u8 = 11;
+const MAPS_AROUND: u8 = 13;
 #[cfg(shuttle)]
 const LOCKS_THE_OTHER_WAY_ROUND: u8 = 10;
 
@@ -256,7 +257,9 @@ impl<const MISTAKE: u8> Subject for Odd<MISTAKE> {
         let before = (MISTAKE == READS_BEFORE_IT_BEGINS).then(|| fault.read(fault.page()));
         while let Ok(seq) = self.0.read_begin() {
             let _build = (MISTAKE == WAITS_FOR_BUILDS).then(|| device.other.lock().unwrap());
-            let generation = before.unwrap_or_else(|| fault.read(fault.page()));
+            let around = u64::from(MISTAKE == MAPS_AROUND);
+            let pages = fault.page() - around..=fault.page() + around;
+            let built = pages.map(|page| (page, before.unwrap_or_else(|| fault.read(page)))).collect::<Vec<_>>();
             #[cfg(shuttle)]
             let _pages = (MISTAKE == LOCKS_THE_OTHER_WAY_ROUND).then(|| device.pages.lock().unwrap());
             let locked = device.mirror.lock().unwrap();
@@ -264,7 +267,7 @@ impl<const MISTAKE: u8> Subject for Odd<MISTAKE> {
             #[cfg(shuttle)]
             drop(_pages);
             if !stale {
-                device.pages.lock().unwrap().insert(fault.page(), generation);
+                device.pages.lock().unwrap().extend(built);
                 return;
             }
         }
@@ -294,6 +297,12 @@ fn a_callback_that_waits_for_a_build_is_found() {
 #[test]
 fn a_build_that_reads_before_it_begins_is_found() {
     assert_found::<Odd<READS_BEFORE_IT_BEGINS>>(&[Broken::StaleCommit], 500, 8);
+}
+
+/// Its subscription ends before those pages do, so nobody tells it to drop them.
+#[test]
+fn a_build_that_maps_beyond_the_subscription_is_found() {
+    assert_found::<Odd<MAPS_AROUND>>(&[Broken::NotDropped, Broken::StaleCommit, Broken::MappedInside], 500, 8);
 }
 
 /// Plain threads would have to meet within a few instructions.

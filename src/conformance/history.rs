@@ -266,11 +266,12 @@ impl Told {
         self.events[..start].iter().enumerate().find(holds).and_then(|(_, event)| event.thread)
     }
 
-    /// Had every fault that read this generation of the page come to its end before the event of that number?
+    /// Had every fault that read this generation of the page come to its end before the event of that number? It may have
+    /// been on another page.
     fn was_mapped_before(&self, start: usize, page: usize, generation: u64) -> bool {
         let is_done = |(number, read): (usize, &Event)| {
-            let done = Event { thread: read.thread, what: What::Faulted { page } };
-            self.events.get(number..start).is_some_and(|between| between.contains(&done))
+            let ends = |event: &Event| event.thread == read.thread && matches!(event.what, What::Faulted { .. });
+            self.events.get(number..start).is_some_and(|between| between.iter().any(ends))
         };
         let reads = self.events.iter().enumerate().filter(|(_, event)| event.what == What::Read { page, generation });
         reads.clone().count() > 0 && reads.into_iter().all(is_done)

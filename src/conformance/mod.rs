@@ -92,6 +92,7 @@
 //! | a build is installed without a retry | [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
 //! | a build reads before it begins | [`Broken::StaleCommit`] | yes | yes |
 //! | a callback forgets to drop, drops too little, or ignores an event that concerns it | [`Broken::NotDropped`] | yes | yes |
+//! | a build installs pages that its subscription does not cover | [`Broken::NotDropped`], [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
 //! | `set_seq` is called under another lock than the commit's | [`Broken::LockNotTaken`] | yes, unless the callback takes the commit's lock as well | yes |
 //! | the same, and it takes the commit's lock as well, to drop | [`Broken::StaleCommit`], [`Broken::MappedInside`] | hardly: the window is a few instructions | yes |
 //! | a callback answers [`unaffected`](crate::Call::unaffected) and drops all the same | [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
@@ -143,7 +144,8 @@ pub trait Subject: Sized + Send + Sync + 'static {
     fn new(setting: &Setting<Self::Address>) -> Self;
 
     /// Begins, builds from what it [reads](Fault::read), and commits, again if that must be: what the mirror does when
-    /// the device wants [`fault.page()`](Fault::page). It may read and map other pages as well.
+    /// the device wants [`fault.page()`](Fault::page). It may read and map other pages as well, as far as it has subscribed
+    /// to them.
     ///
     /// It may give up where a reader of yours would: if the space has been released, say. A mirror that always does is
     /// reported ([`Broken::NeverMapped`]).
@@ -151,6 +153,9 @@ pub trait Subject: Sized + Send + Sync + 'static {
 
     /// What the device would find if it accessed `page` now: what was read of the page that the mirror holds, or `None` if
     /// it holds nothing of it. It must not map anything.
+    ///
+    /// All pages of the owner are asked for, also those beyond both ends of [`Setting::range`]: the answer must be `None`
+    /// there, unless the mirror has subscribed to more than that range.
     fn held(&self, page: Self::Address) -> Option<Generation>;
 
     /// Calls `then` once, under the mirror lock: the one that is held from [`read_retry`](crate::Subscription::read_retry)
@@ -172,7 +177,7 @@ impl<A: Address> Setting<A> {
         &self.space
     }
 
-    /// What to mirror. The owner has pages beyond both of its ends.
+    /// What to mirror. The owner has one page more beyond each of its ends.
     pub fn range(&self) -> Span<A> {
         self.range
     }
@@ -204,7 +209,7 @@ impl<A: Address> Fault<'_, A> {
     ///
     /// # Panics
     ///
-    /// If the owner has no such page: those of the mirror's range it has.
+    /// If the owner has no such page: it has those of [`Setting::range`], and one beyond each of its ends.
     pub fn read(&self, address: A) -> Generation {
         self.primary.read(self.thread, (self.index)(address), self.slow)
     }
