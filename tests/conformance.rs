@@ -12,7 +12,8 @@ mod wrong;
 use interval_notifier::conformance::sync::{Mutex, MutexGuard, thread};
 use interval_notifier::conformance::{Broken, Event, Failure, Fault, Generation, Harness, Setting, Subject};
 use interval_notifier::{
-    Ack, Attempt, Call, Change, Invalidate, Mirror, MirrorState, Retry, Span, Subscription, WouldBlock,
+    Ack, Attempt, Call, Change, EventKind, Invalidate, Mirror, MirrorState, Owner, Retry, Span, Subscription,
+    WouldBlock,
 };
 use right::Right;
 use std::collections::BTreeMap;
@@ -98,10 +99,16 @@ const REFUSES_ALWAYS: u8 = 3;
 const PANICS: u8 = 4;
 const NEVER_MAPS: u8 = 5;
 const WAITS_FOR_EVER: u8 = 6;
+const IGNORES_ITS_OWN: u8 = 12; // It may.
+
+/// Ignores events of one kind, with an owner or without, in starts of one sort.
+const fn ignores(kind: EventKind, is_owned: bool, may_block: bool) -> u8 {
+    32 + 4 * kind as u8 + 2 * is_owned as u8 + may_block as u8
+}
 
 const PAGE: usize = 4096;
 
-struct Frames<const MISTAKE: u8>(Vec<(usize, Generation)>);
+struct Frames<const MISTAKE: u8>(Vec<(usize, Generation)>, Owner);
 
 impl<const MISTAKE: u8> MirrorState<usize> for Frames<MISTAKE> {
     fn invalidate(&mut self, change: &Change<usize>) {
@@ -117,7 +124,12 @@ impl<const MISTAKE: u8> MirrorState<usize> for Frames<MISTAKE> {
     }
 
     fn concerns(&self, change: &Change<usize>) -> bool {
-        MISTAKE != IGNORES_MIGRATIONS || change.event().owner().is_none()
+        let owner = change.event().owner();
+        match MISTAKE {
+            IGNORES_MIGRATIONS => owner.is_none(),
+            IGNORES_ITS_OWN => owner != Some(self.1),
+            _ => MISTAKE != ignores(change.event().kind(), owner.is_some(), change.is_blockable()),
+        }
     }
 }
 
@@ -126,7 +138,7 @@ impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
     const PAGE_SIZE: u64 = PAGE as u64;
 
     fn new(setting: &Setting<usize>) -> Self {
-        Library(setting.space().mirror(setting.range(), Frames(Vec::new())).unwrap())
+        Library(setting.space().mirror(setting.range(), Frames(Vec::new(), setting.owner())).unwrap())
     }
 
     fn fault(&self, fault: &Fault<'_, usize>) {
@@ -154,6 +166,7 @@ impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
 #[test]
 fn a_right_mirror_of_the_library_passes() {
     println!("{}", harness().check::<Library<RIGHT>>().unwrap());
+    println!("{}", harness().check::<Library<IGNORES_ITS_OWN>>().unwrap());
 }
 
 #[test]
@@ -164,6 +177,31 @@ fn pages_that_are_hit_in_part_must_go() {
 #[test]
 fn what_somebody_else_migrates_concerns_the_mirror() {
     assert_found::<Library<IGNORES_MIGRATIONS>>(&[Broken::NotDropped], 1_000, 8);
+}
+
+fn assert_not_to_be_ignored<S: Subject>() {
+    let rules = [Broken::NotDropped, Broken::StaleCommit, Broken::MappedInside];
+    let failure = harness().runs(2_000).check::<S>().expect_err("it is wrong");
+    println!("{failure}\n");
+    assert!(rules.contains(&failure.broken()));
+}
+
+#[test]
+fn what_blocks_concerns_the_mirror_whichever_kind_it_is() {
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Unmap, false, true) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Clear, false, true) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Migrate, false, true) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Migrate, true, true) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Exclusive, true, true) }>>();
+}
+
+#[test]
+fn what_does_not_block_concerns_the_mirror_whichever_kind_it_is() {
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Unmap, false, false) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Clear, false, false) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Migrate, false, false) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Migrate, true, false) }>>();
+    assert_not_to_be_ignored::<Library<{ ignores(EventKind::Exclusive, true, false) }>>();
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! What happened in a run, in order, and what is known to be wrong with it.
 
-use super::program::Whose;
+use super::program::Notice;
 use std::fmt;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -74,11 +73,11 @@ pub(super) enum What {
     Fault { page: usize },
     Read { page: usize, generation: u64 },
     Faulted { page: usize },
-    Start { pages: Range<usize>, whose: Whose, may_block: bool },
+    Start { notice: Notice, may_block: bool },
     Started,
     Refused,
     Changed { page: usize, generation: u64, start: usize },
-    End { pages: Range<usize> },
+    End { notice: Notice },
     Hold,
     LetGo,
     Release,
@@ -94,34 +93,17 @@ impl fmt::Display for Event {
             What::Fault { page } => write!(f, "faults page {page} in"),
             What::Read { page, generation } => write!(f, "  the build reads page {page}: generation {generation}"),
             What::Faulted { page } => write!(f, "  the fault on page {page} is done"),
-            What::Start { pages, whose, may_block } => {
+            What::Start { notice, may_block } => {
                 let how = if *may_block { "starts" } else { "starts, without blocking," };
-                let whose = match whose {
-                    Whose::Nobody => "",
-                    Whose::Other => " on behalf of somebody",
-                    Whose::Mirror => " on behalf of the mirror",
-                };
-                write!(f, "{how} to invalidate {}{whose}", Pages(pages))
+                write!(f, "{how} to invalidate {notice}")
             }
             What::Started => f.write_str("  the start has returned"),
             What::Refused => f.write_str("  the start was refused"),
             What::Changed { page, generation, .. } => write!(f, "  changes page {page}: generation {generation}"),
-            What::End { pages } => write!(f, "  ends the invalidation of {}", Pages(pages)),
+            What::End { notice } => write!(f, "  ends the invalidation of {notice}"),
             What::Hold => f.write_str("holds the mirror lock"),
             What::LetGo => f.write_str("  lets go of the mirror lock"),
             What::Release => f.write_str("releases the address space"),
-        }
-    }
-}
-
-/// Pages as one says them.
-pub(super) struct Pages<'a>(pub(super) &'a Range<usize>);
-
-impl fmt::Display for Pages<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
-            1 => write!(f, "page {}", self.0.start),
-            _ => write!(f, "pages {} to {}", self.0.start, self.0.end - 1),
         }
     }
 }

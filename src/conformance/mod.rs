@@ -3,8 +3,8 @@
 //! [`Mirror`](crate::Mirror) keeps you from the classic mistakes; [`Invalidate`](crate::Invalidate) behind a lock of your
 //! own does not, and neither can know what your build reads and what your device still holds. This harness can: it owns
 //! a few pages, each with a *generation* that every change raises, and has threads fault them into your mirror while
-//! others invalidate them, nested, overlapping, on behalf of somebody, without blocking, and for good. A mirror that ever
-//! holds an old generation is wrong, and so is one that holds any between start and end.
+//! others invalidate them, of many kinds, nested, overlapping, on behalf of somebody, without blocking, and for good. A
+//! mirror that ever holds an old generation is wrong, and so is one that holds any between start and end.
 //!
 //! # How to plug one in
 //!
@@ -58,7 +58,7 @@
 //! P2 is broken: something is mapped between start and end
 //!    1. thread 1: faults page 1 in
 //!    2. thread 1:   the build reads page 1: generation 0
-//!    3. thread 0: starts to invalidate page 1
+//!    3. thread 0: starts to invalidate page 1 (Unmap)
 //!    4. thread 0:   the start has returned
 //!    5. thread 1:   the fault on page 1 is done
 //!   >>> the mirror holds page 1 in generation 0
@@ -91,7 +91,7 @@
 //! |---|---|---|---|
 //! | a build is installed without a retry | [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
 //! | a build reads before it begins | [`Broken::StaleCommit`] | yes | yes |
-//! | a callback forgets to drop, drops too little, or ignores an event that concerns it | [`Broken::NotDropped`] | yes | yes |
+//! | a callback forgets to drop, drops too little, or ignores an event (of the kinds below) that concerns it | [`Broken::NotDropped`] | yes | yes |
 //! | a build installs pages that its subscription does not cover | [`Broken::NotDropped`], [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
 //! | `set_seq` is called under another lock than the commit's | [`Broken::LockNotTaken`] | yes, unless the callback takes the commit's lock as well | yes |
 //! | the same, and it takes the commit's lock as well, to drop | [`Broken::StaleCommit`], [`Broken::MappedInside`] | hardly: the window is a few instructions | yes |
@@ -104,6 +104,13 @@
 //! Under Shuttle your mirror must take its lock and its threads from [`sync`], which is the standard library otherwise:
 //! Shuttle does not see other locks, and its tasks share one thread. What panics is printed by the panic hook even where
 //! the harness reports it. In `tests/conformance.rs` there is a mirror for every row but the last.
+//!
+//! Driven are [`Unmap`](crate::EventKind::Unmap), [`Clear`](crate::EventKind::Clear) and
+//! [`Migrate`](crate::EventKind::Migrate) without an owner, [`Migrate`](crate::EventKind::Migrate) and
+//! [`Exclusive`](crate::EventKind::Exclusive) with the [mirror's own](Setting::owner) and with another, each in starts that
+//! may block and in starts that may not; and [`Release`](crate::EventKind::Release). Not driven are
+//! [`ProtectVma`](crate::EventKind::ProtectVma), [`ProtectPage`](crate::EventKind::ProtectPage) and
+//! [`SoftDirty`](crate::EventKind::SoftDirty): a mirror may rightly ignore them, if it never writes, say.
 //!
 //! Not driven: what you do with [`Finish`](crate::Finish), with notifiers, and when your mirror ends; it is dropped when
 //! each run is over.

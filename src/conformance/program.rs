@@ -1,5 +1,7 @@
 //! What the threads of a run do: made of bytes, be they a seed's or a fuzzer's, and made smaller when it has failed.
 
+use crate::EventKind;
+use std::fmt;
 use std::ops::Range;
 
 /// The pages that the owner has. A mirror's range ends before they do, on both sides.
@@ -20,15 +22,97 @@ pub(super) enum Whose {
     Mirror,
 }
 
+/// What the owner says of a change, or of something that is none to the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub(super) pages: Range<usize>,
+    pub(super) kind: EventKind,
+    pub(super) whose: Whose,
+}
+
+impl Notice {
+    /// The commonest one, which no mirror may ignore.
+    pub(super) fn plain(pages: Range<usize>) -> Self {
+        Notice { pages, kind: EventKind::Unmap, whose: Whose::Nobody }
+    }
+
+    /// Of a kind that fits. The pages choose it, so no byte is spent on it, and kept bytes mean what they did.
+    fn new(pages: Range<usize>, whose: Whose) -> Self {
+        use EventKind::*;
+        let kinds = match whose {
+            Whose::Nobody => [Unmap, Clear, Migrate].as_slice(),
+            Whose::Other | Whose::Mirror => &[Migrate, Exclusive],
+        };
+        Notice { kind: kinds[(pages.start + pages.end) % kinds.len()], pages, whose }
+    }
+
+    /// One that may not block: the pages choose on whose behalf, too.
+    fn tried(pages: Range<usize>) -> Self {
+        use {EventKind::*, Whose::*};
+        let (kind, whose) = [
+            (Unmap, Nobody),
+            (Migrate, Mirror),
+            (Exclusive, Mirror),
+            (Clear, Nobody),
+            (Migrate, Nobody),
+            (Exclusive, Other),
+            (Migrate, Other),
+        ][(pages.start + pages.end) % 7];
+        Notice { pages, kind, whose }
+    }
+
+    /// Does it hit the mirror?
+    pub(super) fn concerns(&self) -> bool {
+        self.whose != Whose::Mirror && self.pages.start < MIRRORED.end && MIRRORED.start < self.pages.end
+    }
+
+    /// The plain one of the same pages, and the same of fewer pages.
+    fn simpler(&self) -> impl Iterator<Item = Notice> {
+        let plain = Notice::plain(self.pages.clone());
+        let is_plain = *self == plain || self.whose == Whose::Mirror;
+        (!is_plain).then_some(plain).into_iter().chain(self.halves())
+    }
+
+    fn halves(&self) -> impl Iterator<Item = Notice> {
+        let Range { start, end } = self.pages;
+        let middle = start + (end - start) / 2;
+        let halves = [start..middle, middle..end].into_iter().filter(|half| !half.is_empty() && *half != self.pages);
+        halves.map(|pages| Notice { pages, ..self.clone() })
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.whose {
+            Whose::Nobody => "",
+            Whose::Other => " on behalf of somebody",
+            Whose::Mirror => " on behalf of the mirror",
+        };
+        write!(f, "{} ({:?}){whose}", Pages(&self.pages), self.kind)
+    }
+}
+
+/// Pages as one says them.
+struct Pages<'a>(&'a Range<usize>);
+
+impl fmt::Display for Pages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "page {}", self.0.start),
+            _ => write!(f, "pages {} to {}", self.0.start, self.0.end - 1),
+        }
+    }
+}
+
 /// One step of one thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The mirror faults a page in; slowly: its build goes on for as long as somebody starts without blocking.
     Fault { page: usize, slow: bool },
     /// A change between start and end, and another one nested in it.
-    Change { pages: Range<usize>, whose: Whose, nested: Option<Range<usize>> },
+    Change { notice: Notice, nested: Option<Notice> },
     /// A change by an owner that may not block.
-    TryChange { pages: Range<usize> },
+    TryChange(Notice),
     /// Somebody is under the mirror lock for a while.
     Hold,
     /// The address space goes away.
@@ -45,9 +129,10 @@ impl Step {
             8..=13 => {
                 let whose = [Whose::Nobody, Whose::Nobody, Whose::Other, Whose::Mirror][below(bytes, 4)];
                 let nested = below(bytes, 4) == 0;
-                Step::Change { pages: pages(bytes), whose, nested: nested.then(|| pages(bytes)) }
+                let mut notice = || Notice::new(pages(bytes), whose);
+                Step::Change { notice: notice(), nested: nested.then(notice) }
             }
-            14..=16 => Step::TryChange { pages: pages(bytes) },
+            14..=16 => Step::TryChange(Notice::tried(pages(bytes))),
             17 | 18 => Step::Hold,
             _ => Step::Release,
         }
@@ -55,20 +140,16 @@ impl Step {
 
     /// Steps that do a little less, or something more common.
     fn simpler(&self) -> Vec<Step> {
-        let plain = |pages, whose| Step::Change { pages, whose, nested: None };
+        let plain = |notice| Step::Change { notice, nested: None };
         match self.clone() {
             Step::Fault { page, slow: true } => vec![Step::Fault { page, slow: false }],
-            Step::Change { pages, whose, nested: Some(inner) } => vec![plain(pages, whose), plain(inner, whose)],
-            Step::Change { pages, whose: Whose::Other, nested: None } => vec![plain(pages, Whose::Nobody)],
-            Step::Change { pages, whose, nested: None } if pages.len() > 1 => {
-                halves(&pages).map(|pages| plain(pages, whose)).into()
+            Step::Change { notice, nested: Some(inner) } => vec![plain(notice), plain(inner)],
+            Step::Change { notice, nested: None } => notice.simpler().map(plain).collect(),
+            Step::TryChange(notice) => {
+                let tries = notice.simpler().map(Step::TryChange);
+                [plain(notice.clone())].into_iter().chain(tries).collect()
             }
-            Step::TryChange { pages } if pages.len() > 1 => {
-                let tries = halves(&pages).map(|pages| Step::TryChange { pages });
-                [plain(pages, Whose::Nobody)].into_iter().chain(tries).collect()
-            }
-            Step::TryChange { pages } => vec![plain(pages, Whose::Nobody)],
-            Step::Release => vec![plain(MIRRORED, Whose::Nobody)],
+            Step::Release => vec![plain(Notice::plain(MIRRORED))],
             _ => Vec::new(),
         }
     }
@@ -81,11 +162,6 @@ fn below(bytes: &mut impl Iterator<Item = u8>, end: usize) -> usize {
 fn pages(bytes: &mut impl Iterator<Item = u8>) -> Range<usize> {
     let first = below(bytes, PAGES);
     first..(first + 1 + below(bytes, 3)).min(PAGES)
-}
-
-fn halves(pages: &Range<usize>) -> [Range<usize>; 2] {
-    let middle = pages.start + pages.len() / 2;
-    [pages.start..middle, middle..pages.end]
 }
 
 /// The steps of each thread.

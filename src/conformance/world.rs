@@ -6,12 +6,12 @@
 
 use super::driver::Pace;
 use super::history::{Broken, Record, What};
-use super::program::{MIRRORED, PAGES, Step, Whose};
+use super::program::{MIRRORED, Notice, PAGES, Step, Whose};
 use super::{Fault, Generation, Setting, Subject};
 use crate::range::sealed::Sealed;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
-use crate::{AddressSpace, Event, EventKind, Owner, Span};
+use crate::{AddressSpace, Event, Invalidation, Owner, Span, WouldBlock};
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,8 +93,8 @@ impl<S: Subject> World<S> {
         let me = Some(thread);
         match step {
             Step::Fault { page, slow } => self.fault(me, *page, *slow),
-            Step::Change { pages, whose, nested } => self.change(me, pages, *whose, nested.as_ref()),
-            Step::TryChange { pages } => self.try_change(me, pages),
+            Step::Change { notice, nested } => self.change(me, notice, nested.as_ref()),
+            Step::TryChange(notice) => self.try_change(me, notice),
             Step::Hold => self.hold(me),
             Step::Release => self.release(me),
         }
@@ -113,34 +113,45 @@ impl<S: Subject> World<S> {
         self.assert_all_fresh();
     }
 
-    fn change(&self, me: Option<usize>, pages: &Range<usize>, whose: Whose, nested: Option<&Range<usize>>) {
-        let event = match whose {
-            Whose::Nobody => EventKind::Unmap.into(),
-            Whose::Other => Event::new(EventKind::Migrate).with_owner(self.other),
-            Whose::Mirror => Event::new(EventKind::Migrate).with_owner(self.own),
-        };
-        let start = self.record().note(me, What::Start { pages: pages.clone(), whose, may_block: true });
-        let open = self.space.invalidate(span::<S>(pages, true), event);
-        self.record().note_started(me, start, whose != Whose::Mirror && concerns(pages));
-        if whose != Whose::Mirror {
-            self.raise(me, pages, start, || nested.iter().for_each(|inner| self.change(me, inner, whose, None)));
-        }
-        // Noted first: whoever goes on because of the end comes after it.
-        self.record().note(me, What::End { pages: pages.clone() });
-        open.end();
+    fn change(&self, me: Option<usize>, notice: &Notice, nested: Option<&Notice>) {
+        let start = self.record().note(me, What::Start { notice: notice.clone(), may_block: true });
+        let open = self.space.invalidate(span::<S>(&notice.pages, true), self.event(notice));
+        self.started(me, notice, start, open, || nested.iter().for_each(|inner| self.change(me, inner, None)));
     }
 
-    fn try_change(&self, me: Option<usize>, pages: &Range<usize>) {
-        let start =
-            self.record().note(me, What::Start { pages: pages.clone(), whose: Whose::Nobody, may_block: false });
-        let opened = self.record().trying(|| self.space.try_invalidate(span::<S>(pages, true), EventKind::Clear));
-        let Ok(open) = opened else {
-            self.record().note(me, What::Refused);
-            return;
-        };
-        self.record().note_started(me, start, concerns(pages));
-        self.raise(me, pages, start, || ());
-        self.record().note(me, What::End { pages: pages.clone() });
+    fn try_change(&self, me: Option<usize>, notice: &Notice) {
+        let start = self.record().note(me, What::Start { notice: notice.clone(), may_block: false });
+        let range = span::<S>(&notice.pages, true);
+        match self.record().trying(|| self.space.try_invalidate(range, self.event(notice))) {
+            Ok(open) => self.started(me, notice, start, open, || ()),
+            Err(WouldBlock) => drop(self.record().note(me, What::Refused)),
+        }
+    }
+
+    fn event(&self, notice: &Notice) -> Event {
+        let event = Event::new(notice.kind);
+        match notice.whose {
+            Whose::Nobody => event,
+            Whose::Other => event.with_owner(self.other),
+            Whose::Mirror => event.with_owner(self.own),
+        }
+    }
+
+    /// From the return of a start to the end. What is the mirror's own is no change: it may keep all it holds.
+    fn started(
+        &self,
+        me: Option<usize>,
+        notice: &Notice,
+        start: usize,
+        open: Invalidation<'_, S::Address>,
+        meanwhile: impl FnOnce(),
+    ) {
+        self.record().note_started(me, start, notice.concerns());
+        if notice.whose != Whose::Mirror {
+            self.raise(me, &notice.pages, start, meanwhile);
+        }
+        // Noted first: whoever goes on because of the end comes after it.
+        self.record().note(me, What::End { notice: notice.clone() });
         open.end();
     }
 
@@ -186,7 +197,7 @@ impl<S: Subject> World<S> {
         caught(&record, || {
             self.assert_all_fresh();
             if !record.is_broken() {
-                self.change(None, &(0..PAGES), Whose::Nobody, None);
+                self.change(None, &Notice::plain(0..PAGES), None);
             }
             drop(self);
         });
@@ -219,11 +230,6 @@ impl<S: Subject> World<S> {
             }
         }
     }
-}
-
-/// Does it hit the mirror?
-fn concerns(pages: &Range<usize>) -> bool {
-    pages.start < MIRRORED.end && MIRRORED.start < pages.end
 }
 
 fn address<S: Subject>(page: usize, within: u64) -> S::Address {
