@@ -4,6 +4,8 @@
 //! `RUSTFLAGS='--cfg shuttle' cargo test --test conformance --target-dir target/shuttle`.
 #![cfg(not(loom))]
 
+#[path = "conformance/lazy.rs"]
+mod lazy;
 #[path = "../examples/conformance/right.rs"]
 mod right;
 #[path = "../examples/conformance/wrong.rs"]
@@ -15,6 +17,7 @@ use interval_notifier::{
     Ack, Attempt, Call, Change, EventKind, Invalidate, Mirror, MirrorState, Owner, Retry, Span, Subscription,
     WouldBlock,
 };
+use lazy::Lazy;
 use right::Right;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -167,6 +170,12 @@ impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
 fn a_right_mirror_of_the_library_passes() {
     println!("{}", harness().check::<Library<RIGHT>>().unwrap());
     println!("{}", harness().check::<Library<IGNORES_ITS_OWN>>().unwrap());
+}
+
+/// No start has a mirror lock to wait for before there is a subscription.
+#[test]
+fn a_right_mirror_that_subscribes_late_passes() {
+    println!("{}", harness().check::<Lazy>().unwrap());
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub enum Broken {
     /// P2: what it held when an invalidation started was still there when the start had returned.
     NotDropped,
     /// A start has returned although another thread held the mirror lock all the time: the callback calls `set_seq` under
-    /// another lock, or under none.
+    /// another lock, or under none. (Not asked of a mirror that [subscribes later](super::Subject::SUBSCRIBES_AT_ONCE).)
     LockNotTaken,
     /// P6: a callback has waited for the mirror lock, or for a build, although the invalidation may not block.
     Blocked,
@@ -158,8 +158,10 @@ impl Record {
         let mut told = self.told();
         told.note(thread, What::Started);
         if let Some(holder) = told.holder_since(start).filter(|_| takes_lock) {
-            let detail =
-                format!("the start has returned, and thread {holder} held the mirror lock before and still does");
+            let detail = format!(
+                "the start has returned, and thread {holder} held the mirror lock before and still does \
+                 (a mirror that subscribes later, or in parts, says so: Subject::SUBSCRIBES_AT_ONCE)"
+            );
             told.breaks(Broken::LockNotTaken, detail);
         }
     }

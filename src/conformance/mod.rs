@@ -147,6 +147,15 @@ pub trait Subject: Sized + Send + Sync + 'static {
     /// named by their first address.
     const PAGE_SIZE: u64 = 1;
 
+    /// Is all of [`setting.range()`](Setting::range) subscribed to from `new` on, with callbacks that take the one lock of
+    /// [`while_locked`](Self::while_locked) unless the event is the mirror's own? Then a start that concerns the range and
+    /// returns while this lock is held is reported as such ([`Broken::LockNotTaken`]).
+    ///
+    /// `false` for a mirror that subscribes later or in parts, such as a registration cache that makes a subscription for
+    /// each page at its first fault, and for one that has a lock for each part. If a callback of it takes the wrong lock,
+    /// that is seen only by what it leads to: soon under Shuttle, hardly ever on plain threads.
+    const SUBSCRIBES_AT_ONCE: bool = true;
+
     /// A mirror of [`setting.range()`](Setting::range) that holds nothing.
     fn new(setting: &Setting<Self::Address>) -> Self;
 

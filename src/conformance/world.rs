@@ -146,7 +146,7 @@ impl<S: Subject> World<S> {
         open: Invalidation<'_, S::Address>,
         meanwhile: impl FnOnce(),
     ) {
-        self.record().note_started(me, start, notice.concerns());
+        self.record().note_started(me, start, S::SUBSCRIBES_AT_ONCE && notice.concerns());
         if notice.whose != Whose::Mirror {
             self.raise(me, &notice.pages, start, meanwhile);
         }
