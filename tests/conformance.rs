@@ -252,6 +252,8 @@ const WAITS_FOR_BUILDS: u8 = 9;
 const READS_BEFORE_IT_BEGINS: u8 = 11;
 const MAPS_AROUND: u8 = 13;
 #[cfg(shuttle)]
+const INSTALLS_IN_ANOTHER_HOLD: u8 = 14;
+#[cfg(shuttle)]
 const LOCKS_THE_OTHER_WAY_ROUND: u8 = 10;
 
 #[derive(Default)]
@@ -313,6 +315,14 @@ impl<const MISTAKE: u8> Subject for Odd<MISTAKE> {
             let stale = self.0.read_retry(seq, &locked);
             #[cfg(shuttle)]
             drop(_pages);
+            #[cfg(shuttle)]
+            let _locked = match MISTAKE {
+                INSTALLS_IN_ANOTHER_HOLD => {
+                    drop(locked);
+                    device.mirror.lock().unwrap()
+                }
+                _ => locked,
+            };
             if !stale {
                 device.pages.lock().unwrap().extend(built);
                 return;
@@ -352,7 +362,13 @@ fn a_build_that_maps_beyond_the_subscription_is_found() {
     assert_found::<Odd<MAPS_AROUND>>(&[Broken::NotDropped, Broken::StaleCommit, Broken::MappedInside], 500, 8);
 }
 
-/// Plain threads would have to meet within a few instructions.
+/// Plain threads would have to meet within a few instructions, here and below.
+#[cfg(shuttle)]
+#[test]
+fn a_retry_under_another_hold_of_the_lock_is_found() {
+    assert_found::<Odd<INSTALLS_IN_ANOTHER_HOLD>>(&[Broken::StaleCommit, Broken::MappedInside], 1_000, 8);
+}
+
 #[cfg(shuttle)]
 #[test]
 fn a_sequence_set_under_another_lock_is_found_by_its_effects() {

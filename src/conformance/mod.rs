@@ -93,6 +93,7 @@
 //! | a build reads before it begins | [`Broken::StaleCommit`] | yes | yes |
 //! | a callback forgets to drop, drops too little, or ignores an event (of the kinds below) that concerns it | [`Broken::NotDropped`] | yes | yes |
 //! | a build installs pages that its subscription does not cover | [`Broken::NotDropped`], [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
+//! | the lock is let go and taken again between the retry and the install | [`Broken::StaleCommit`], [`Broken::MappedInside`] | hardly: the window is a few instructions | yes |
 //! | `set_seq` is called under another lock than the commit's | [`Broken::LockNotTaken`] | yes, unless the callback takes the commit's lock as well | yes |
 //! | the same, and it takes the commit's lock as well, to drop | [`Broken::StaleCommit`], [`Broken::MappedInside`] | hardly: the window is a few instructions | yes |
 //! | a callback answers [`unaffected`](crate::Call::unaffected) and drops all the same | [`Broken::StaleCommit`], [`Broken::MappedInside`] | yes | yes |
@@ -112,8 +113,15 @@
 //! [`ProtectVma`](crate::EventKind::ProtectVma), [`ProtectPage`](crate::EventKind::ProtectPage) and
 //! [`SoftDirty`](crate::EventKind::SoftDirty): a mirror may rightly ignore them, if it never writes, say.
 //!
-//! Not driven: what you do with [`Finish`](crate::Finish), with notifiers, and when your mirror ends; it is dropped when
-//! each run is over.
+//! A [`Finish`](crate::Finish) has run when its start has returned, and is seen by what it leads to: what is still held then is
+//! [`Broken::NotDropped`] or [`Broken::MappedInside`], and one that waits for the mirror lock where the start may not block is
+//! [`Broken::Blocked`] (on plain threads hardly ever: somebody must take the lock between the callback and its finish). What
+//! it does when the start is refused, nobody looks at.
+//!
+//! Not told: a refusal after a part has been dropped. [`Invalidate`](crate::Invalidate) forbids it, but a mirror may drop
+//! anything at any time, so that a part has gone proves nothing.
+//!
+//! Not driven: what you do with notifiers, and when your mirror ends; it is dropped when each run is over.
 
 mod harness;
 mod history;
