@@ -1,8 +1,8 @@
 //! The right mirror of `examples/conformance` in the hands of the conformance harness, as a user would write it: whatever
 //! fails is a false alarm of the harness, or a fault of the protocol.
 //!
-//! `RUSTFLAGS='--cfg shuttle' cargo +nightly fuzz run -s none conformance`; without the cfg it runs on plain threads, and
-//! the bytes are no schedule.
+//! `RUSTFLAGS='--cfg shuttle' cargo +nightly fuzz run -s none --target-dir fuzz/target-shuttle conformance`; without the
+//! cfg it runs on plain threads, and the bytes are no schedule.
 #![no_main]
 
 #[path = "../../examples/conformance/right.rs"]
