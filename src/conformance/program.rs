@@ -69,8 +69,7 @@ impl Notice {
     /// The plain one of the same pages, and the same of fewer pages.
     fn simpler(&self) -> impl Iterator<Item = Notice> {
         let plain = Notice::plain(self.pages.clone());
-        let is_plain = *self == plain || self.whose == Whose::Mirror;
-        (!is_plain).then_some(plain).into_iter().chain(self.halves())
+        (*self != plain).then_some(plain).into_iter().chain(self.halves())
     }
 
     fn halves(&self) -> impl Iterator<Item = Notice> {
