@@ -85,6 +85,9 @@ mod tests {
         #[repr(align(4096))]
         #[derive(Clone, Copy, Debug, PartialEq)]
         struct Page(u64);
+        // Nothing but a tool for memory would notice that there is too little.
+        assert_eq!(Memory::<[usize; 3]>::LAYOUT.size(), size_of::<[usize; 4]>());
+        assert_eq!(Memory::<Line>::LAYOUT.size(), 64 - 2 * size_of::<usize>() + 64 + size_of::<usize>());
         is_kept([7_usize; 3]);
         is_kept(7_u128);
         is_kept(Line([7; 64]));
