@@ -335,3 +335,21 @@ impl<L, I> Drop for Nodes<L, I> {
         put_back(std::mem::take(&mut self.retired), &self.shelf);
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_free_nodes_are_kept_as_there_is_room_for() {
+        let shelf: Shelf<u64, u64> = Mutex::new(Free { leaves: Vec::new(), inners: Vec::new() });
+        let retired = |node: fn() -> Fresh<u64, u64>| {
+            let superseded = || Superseded { to: Link::pointer(node()), kinds: PhantomData };
+            (0..=KEPT).map(|_| superseded()).collect()
+        };
+        put_back(retired(|| Fresh::Leaf(Box::default())), &shelf);
+        put_back(retired(|| Fresh::Inner(Box::default())), &shelf);
+        let Free { leaves, inners } = shelf.into_inner().expect("nobody has panicked");
+        assert_eq!((leaves.len(), inners.len()), (KEPT, KEPT));
+    }
+}
