@@ -1,7 +1,7 @@
 //! The tree against a sorted list, which is obviously right.
 
 use super::check::children;
-use super::{Key, LEAF, Node, Published, Tree};
+use super::{INNER, Inner, Key, LEAF, Leaf, Node, Published, Tree};
 use crate::range::{Address, Span};
 use crate::sync::epoch;
 use std::collections::BTreeSet;
@@ -164,6 +164,11 @@ where
             pair.assert_found(searched, after);
         }
     }
+}
+
+#[test]
+fn nodes_are_at_least_a_quarter_full() {
+    assert_eq!((Leaf::<u64, u64>::LEAST, Inner::<u64, u64>::LEAST), (LEAF / 4, INNER / 4));
 }
 
 #[test]
