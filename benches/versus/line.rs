@@ -115,7 +115,7 @@ impl Line {
         ["ours", "rival"].map(|whose| both.and_then(|both| both.get(whose)).and_then(Value::as_f64).unwrap_or(0.0))
     }
 
-    /// The table of issue 5.
+    /// What was aimed at: ratios to the rival, by workload and size.
     fn ratio_wanted(&self) -> Option<f64> {
         let by_size = |targets: [f64; 3]| match self.n {
             100 => Some(targets[0]),
