@@ -45,16 +45,21 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// What has been replaced is freed by the epoch, not at once.
+fn flush() {
+    (0..10_000).for_each(|_| crossbeam_epoch::pin().flush());
+}
+
 /// What is on the heap for one subscription of many.
 fn bytes<E: Engine<Own>>() -> f64 {
     let mut subs = Vec::with_capacity(N as usize);
     let ranges = layout::slots(N);
+    flush();
     BYTES.store(0, Relaxed);
     COUNTS.store(true, Relaxed);
     let space = E::default();
     subs.extend(ranges.iter().map(|range| space.subscribe(range.clone(), Own::default())));
-    // What has been replaced on the way is freed by the epoch, not at once.
-    (0..10_000).for_each(|_| crossbeam_epoch::pin().flush());
+    flush();
     COUNTS.store(false, Relaxed);
     subs.into_iter().for_each(|sub| _ = space.unsubscribe(sub));
     BYTES.load(Relaxed) as f64 / N as f64 - size_of::<Own>() as f64
