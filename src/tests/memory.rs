@@ -68,6 +68,21 @@ fn outcome(cage: &Cage) -> &'static str {
     if cage.calls.load(Relaxed) == 0 { "not called" } else { "called" }
 }
 
+/// Only AddressSanitizer sees what is wrong here, if it is: what a search has found is freed, not dropped.
+#[test]
+fn what_a_search_has_found_is_not_freed_before_it_was_looked_at() {
+    explore(&OUTCOMES, |seen| {
+        let (space, prey) = (AddressSpace::new(), Prey::default());
+        let (sub, cage) = canary(&space, &prey);
+        let owner = spawn!([space] space.invalidate(PAGE, CLEAR).end());
+        drop(sub.unsubscribe());
+        // Each pin lets the epoch go on, as far as others are not in its way.
+        (0..8).for_each(|_| drop(crate::sync::epoch::pin()));
+        owner.join().unwrap();
+        seen.note(outcome(&cage));
+    });
+}
+
 #[test]
 fn a_value_is_dropped_after_its_last_callback() {
     explore(&OUTCOMES, |seen| {

@@ -153,6 +153,7 @@ impl Invalidate for Twice {
 }
 
 #[test]
+#[cfg_attr(loom, ignore = "`also` may grow, by a lock of the standard library's: loom does not know what that orders")]
 fn a_sequence_that_is_set_twice_hides_nothing_that_came_between() {
     explore(&["before", "after", "thrown away"], |seen| {
         let (space, word) = (AddressSpace::new(), Word::new(10));

@@ -123,8 +123,11 @@ fn notifiers_that_come_and_go_leave_nothing_behind() {
             }
         };
         come_and_go(10);
-        let base = live();
-        come_and_go(100);
-        assert_eq!(live(), base);
+        let base = settled();
+        come_and_go(1000);
+        let after = settled();
+        // Not exactly: what prints the results of tests allocates meanwhile.
+        assert!(after.blocks <= base.blocks + MAY_STAY.blocks, "{base:?} {after:?}");
+        assert!(after.bytes <= base.bytes + MAY_STAY.bytes, "{base:?} {after:?}");
     });
 }
