@@ -224,7 +224,7 @@ impl<A: Address> Shared<A> {
         }
         self.notifiers.close();
         let panics = Panics::default();
-        let span = Span::new(..).expect("everything is not empty");
+        let span = everything();
         let event = Event::new(EventKind::Release);
         let start = Start { span, event, blockable: true, release: Some(&panics) };
         panics.catch(|| match self.start(start) {
@@ -307,7 +307,7 @@ impl<A: Address> Shared<A> {
     /// that itself.
     pub(crate) fn may_wait_for_all(&self) -> Result<(), BeginError> {
         #[cfg(feature = "checked")]
-        self.taken.assert_none_held("register", Span::<A>::new(..).expect("everything is not empty"));
+        self.taken.assert_none_held("register", everything::<A>());
         if !self.may_wait() {
             Err(BeginError::InsideCallback)
         } else if self.registry.slots.any_is_mine() {
@@ -319,8 +319,7 @@ impl<A: Address> Shared<A> {
 
     /// Waits for the end of everything that was active at some moment since the call.
     pub(crate) fn wait_for_all(&self) {
-        let everything = Span::new(..).expect("everything is not empty");
-        for &identity in &self.registry.slots.active_over(everything) {
+        for &identity in &self.registry.slots.active_over(everything()) {
             self.registry.slots.wait_end(identity, None);
         }
     }
@@ -364,6 +363,10 @@ impl<A: Address> Shared<A> {
             self.sweep();
         }
     }
+}
+
+fn everything<A: Address>() -> Span<A> {
+    Span::new(..).expect("everything is not empty")
 }
 
 fn refusal(why: Closed) -> BeginError {

@@ -181,6 +181,7 @@ mod runner {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("to replay it, run this one test with INTERVAL_SHUTTLE_REPLAY set to the failing schedule");
+                eprintln!("(if it is random program 5, say, with INTERVAL_PROGRAMS=5..6 too)");
             }
         }
     }

@@ -164,7 +164,9 @@ fn a_sequence_that_is_set_twice_hides_nothing_that_came_between() {
             let built = word.get();
             let mut copy = lock(&sub.ops().copy);
             let committed = !sub.read_retry(seq, &copy);
-            *copy = Some(built).filter(|_| committed).or(*copy);
+            if committed {
+                *copy = Some(built);
+            }
             committed.then_some(built)
         });
         space.invalidate(PAGE, EventKind::Unmap).end();

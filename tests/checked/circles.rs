@@ -78,17 +78,19 @@ fn two_callbacks_that_begin_inside_each_other() {
     report(owner(1, second), owner(2, first));
 }
 
+/// A subscription to page 2 whose callback begins on page 1, when `both` are there.
+fn begins_inside(space: &AddressSpace, both: &Arc<Barrier>) -> Subscription<Toy> {
+    let (victim, both) = (subscribe(space, 1, || ()), both.clone());
+    subscribe(space, 2, move || {
+        both.wait();
+        let _seq = victim.read_begin().map(drop);
+    })
+}
+
 #[test]
 fn a_removal_and_a_callback_that_waits_for_its_thread() {
     let (space, both) = (AddressSpace::new(), Arc::new(Barrier::new(2)));
-    let victim = subscribe(&space, 1, || ());
-    let removed = subscribe(&space, 2, {
-        let both = both.clone();
-        move || {
-            both.wait();
-            let _seq = victim.read_begin().map(drop);
-        }
-    });
+    let removed = begins_inside(&space, &both);
     let kept = Arc::downgrade(&removed.ops().copy);
     let remover = {
         let (space, both) = (space.clone(), both.clone());
@@ -107,14 +109,7 @@ fn a_removal_and_a_callback_that_waits_for_its_thread() {
 #[test]
 fn a_panic_that_unwinds_already_is_followed_by_no_other() {
     let (space, both) = (AddressSpace::new(), Arc::new(Barrier::new(2)));
-    let victim = subscribe(&space, 1, || ());
-    let dropped = subscribe(&space, 2, {
-        let both = both.clone();
-        move || {
-            both.wait();
-            let _seq = victim.read_begin().map(drop);
-        }
-    });
+    let dropped = begins_inside(&space, &both);
     let unwinding = {
         let (space, both) = (space.clone(), both.clone());
         thread::spawn(move || {
