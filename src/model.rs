@@ -16,6 +16,8 @@
 //! - **P7 no silent hang**: what would wait for its own caller says so, and a panicking callback poisons its
 //!   subscription, and nothing else.
 //!
+//! Whole-space notifiers have programs and an oracle of their own, [`notified`].
+//!
 //! What several threads can show is asserted by [`concurrent`], and scenario by scenario in `tests`.
 
 #[cfg(any(shuttle, all(test, not(loom))))]
@@ -23,6 +25,8 @@ mod concurrent;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) mod differential;
 mod mirror;
+#[cfg(not(any(loom, shuttle)))]
+mod notified;
 mod op;
 mod oracle;
 mod primary;
@@ -38,6 +42,8 @@ pub use concurrent::run_scheduled;
 pub(crate) use concurrent::{program, run as run_threads};
 #[cfg(not(any(loom, shuttle)))]
 pub use differential::run_beside_the_kernel;
+#[cfg(not(any(loom, shuttle)))]
+pub use notified::{notified_from_bytes, run_notified};
 pub use op::{Op, ops_from_bytes};
 pub use tree::run_tree;
 

@@ -22,6 +22,7 @@ use right::Right;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::RangeBounds;
+use std::sync::Arc;
 use std::time::Duration;
 use wrong::{AnotherLock, NoRetry, OffByOne, Waits, Wrong};
 
@@ -251,6 +252,10 @@ const SAYS_UNAFFECTED: u8 = 8;
 const WAITS_FOR_BUILDS: u8 = 9;
 const READS_BEFORE_IT_BEGINS: u8 = 11;
 const MAPS_AROUND: u8 = 13;
+const FORGETS_IN_ITS_FINISH: u8 = 15; // It may.
+const FINISHES_ONE_PAGE: u8 = 16;
+#[cfg(shuttle)]
+const LOCKS_IN_ITS_FINISH: u8 = 17;
 #[cfg(shuttle)]
 const INSTALLS_IN_ANOTHER_HOLD: u8 = 14;
 #[cfg(shuttle)]
@@ -258,8 +263,8 @@ const LOCKS_THE_OTHER_WAY_ROUND: u8 = 10;
 
 #[derive(Default)]
 struct Device<const MISTAKE: u8> {
-    mirror: Mutex<()>,
-    pages: Mutex<BTreeMap<u64, Generation>>,
+    mirror: Arc<Mutex<()>>,
+    pages: Arc<Mutex<BTreeMap<u64, Generation>>>,
     other: Mutex<()>,
 }
 
@@ -282,8 +287,25 @@ impl<const MISTAKE: u8> Invalidate for Device<MISTAKE> {
     fn invalidate(&self, call: &Call<'_, ()>) -> Result<Ack, WouldBlock> {
         let _build = (MISTAKE == WAITS_FOR_BUILDS).then(|| self.other.lock().unwrap());
         let mut locked = self.lock(call)?;
-        self.forget(call);
         match MISTAKE {
+            FORGETS_IN_ITS_FINISH | FINISHES_ONE_PAGE => {}
+            _ => self.forget(call),
+        }
+        match MISTAKE {
+            FORGETS_IN_ITS_FINISH | FINISHES_ONE_PAGE => {
+                let (pages, gone) = (self.pages.clone(), call.overlap());
+                let stays = move |page: u64| match MISTAKE {
+                    FINISHES_ONE_PAGE => page != gone.first(),
+                    _ => !gone.contains(&page),
+                };
+                let forget = move || pages.lock().unwrap().retain(|page, _| stays(*page));
+                Ok(call.set_seq(&mut locked).with_finish(Box::new(forget)))
+            }
+            #[cfg(shuttle)]
+            LOCKS_IN_ITS_FINISH => {
+                let mirror = self.mirror.clone();
+                Ok(call.set_seq(&mut locked).with_finish(Box::new(move || drop(mirror.lock().unwrap()))))
+            }
             SAYS_UNAFFECTED => Ok(call.unaffected()),
             SETS_SEQ_AFTERWARDS => {
                 drop(locked);
@@ -348,6 +370,23 @@ fn a_callback_that_says_unaffected_and_drops_is_found() {
 #[test]
 fn a_callback_that_waits_for_a_build_is_found() {
     assert_found::<Odd<WAITS_FOR_BUILDS>>(&[Broken::Blocked], 1_000, 5);
+}
+
+#[test]
+fn a_second_pass_that_drops_what_the_first_has_left_passes() {
+    println!("{}", harness().check::<Odd<FORGETS_IN_ITS_FINISH>>().unwrap());
+}
+
+#[test]
+fn a_second_pass_that_drops_too_little_is_found() {
+    assert_found::<Odd<FINISHES_ONE_PAGE>>(&[Broken::NotDropped, Broken::MappedInside], 500, 10);
+}
+
+/// A second pass cannot refuse: what a start that may not block must not wait for, it must not want.
+#[cfg(shuttle)]
+#[test]
+fn a_second_pass_that_waits_although_it_may_not_is_found() {
+    assert_found::<Odd<LOCKS_IN_ITS_FINISH>>(&[Broken::Blocked], 1_000, 5);
 }
 
 /// It never holds anything between a start and its end.

@@ -1,12 +1,17 @@
 //! One thread against the oracle: seeded programs, and the fuzzer's kept corpora.
 
 use super::histories::SplitMix64;
+#[cfg(not(any(loom, shuttle)))]
+use crate::model::{notified_from_bytes, run_notified};
 use crate::model::{ops_from_bytes, run, run_tree};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How many programs, and how many bytes the longest one has.
 const PROTOCOL: (u64, u64) = (400, 600);
+/// The same of notifiers.
+#[cfg(not(any(loom, shuttle)))]
+const NOTIFIED: (u64, u64) = (2_000, 300);
 /// As many steps cost more here: each of them checks every node.
 const TREE: (u64, u64) = (100, 250);
 
@@ -41,6 +46,43 @@ const OUTCOMES: [&str; 27] = [
     "update Ok(()) at attempt 2",
 ];
 
+/// The same of notifiers. What is refused or panics in a start has ended then.
+#[cfg(not(any(loom, shuttle)))]
+const OUTCOMES_OF_NOTIFIERS: [&str; 32] = [
+    "Asked(ClearFlushYoung) Done",
+    "Asked(ClearFlushYoung) Panicked",
+    "Asked(ClearFlushYoung) inside 1 others",
+    "Asked(ClearYoung) Done",
+    "Asked(ClearYoung) Panicked",
+    "Asked(InvalidateTlbs) Done",
+    "Asked(InvalidateTlbs) Panicked",
+    "Asked(InvalidateTlbs) inside 0 others",
+    "Asked(TestYoung) Done",
+    "Asked(TestYoung) Panicked",
+    "Asked(TestYoung) inside 1 others",
+    "End Done",
+    "End Panicked",
+    "End Refused",
+    "End inside 3 others",
+    "Release Done",
+    "Release Panicked",
+    "Release inside 1 others",
+    "Start Done",
+    "Start inside 4 others",
+    "drop at once",
+    "drop later",
+    "get again, Err(InsideInvalidation)",
+    "get again, Ok(())",
+    "get first, Err(InsideCallback)",
+    "get first, Err(Released)",
+    "get first, Ok(())",
+    "make panics",
+    "register Err(InsideCallback)",
+    "register Err(InsideInvalidation)",
+    "register Err(Released)",
+    "unregister would wait for itself",
+];
+
 /// Says which program failed, below the assertion that did.
 struct Program<'a> {
     name: String,
@@ -53,6 +95,8 @@ impl Drop for Program<'_> {
             eprintln!("the program was {}: {:02x?}", self.name, self.bytes);
             eprintln!("which for the protocol are");
             ops_from_bytes(self.bytes).iter().for_each(|op| eprintln!("    {op:?}"));
+            #[cfg(not(any(loom, shuttle)))]
+            eprintln!("and for notifiers {:#?}", notified_from_bytes(self.bytes));
         }
     }
 }
@@ -65,6 +109,19 @@ fn for_each_seed((seeds, longest): (u64, u64), mut run: impl FnMut(&[u8])) {
         let program = Program { name: format!("seed {seed}"), bytes: &bytes };
         run(program.bytes);
     }
+}
+
+/// Runs them, and looks for what they must reach.
+fn reach(seeds: (u64, u64), outcomes: &[&str], run: impl Fn(&[u8]) -> BTreeMap<String, u64>) {
+    let mut reached = BTreeMap::<String, u64>::new();
+    for_each_seed(seeds, |bytes| {
+        for (outcome, times) in run(bytes) {
+            *reached.entry(outcome).or_default() += times;
+        }
+    });
+    eprintln!("reached: {reached:#?}");
+    let missed: Vec<_> = outcomes.iter().filter(|outcome| !reached.contains_key(**outcome)).collect();
+    assert!(missed.is_empty(), "never reached: {missed:?}");
 }
 
 /// Every file of a kept corpus: what the fuzzer found worth keeping, and what once failed.
@@ -83,15 +140,7 @@ pub(super) fn for_each_kept(target: &str, run: impl Fn(&[u8])) {
 
 #[test]
 fn seeded_programs_keep_the_promises() {
-    let mut reached = BTreeMap::<String, u64>::new();
-    for_each_seed(PROTOCOL, |bytes| {
-        for (outcome, times) in run(&ops_from_bytes(bytes)) {
-            *reached.entry(outcome).or_default() += times;
-        }
-    });
-    eprintln!("reached: {reached:#?}");
-    let missed: Vec<_> = OUTCOMES.iter().filter(|outcome| !reached.contains_key(**outcome)).collect();
-    assert!(missed.is_empty(), "never reached: {missed:?}");
+    reach(PROTOCOL, &OUTCOMES, |bytes| run(&ops_from_bytes(bytes)));
 }
 
 #[test]
@@ -107,4 +156,16 @@ fn the_kept_corpus_keeps_the_promises() {
 #[test]
 fn the_kept_corpus_finds_the_tree_a_sorted_list() {
     for_each_kept("tree", run_tree);
+}
+
+#[cfg(not(any(loom, shuttle)))]
+#[test]
+fn seeded_programs_keep_the_promises_to_notifiers() {
+    reach(NOTIFIED, &OUTCOMES_OF_NOTIFIERS, run_notified);
+}
+
+#[cfg(not(any(loom, shuttle)))]
+#[test]
+fn the_kept_corpus_keeps_the_promises_to_notifiers() {
+    for_each_kept("protocol", |bytes| drop(run_notified(bytes)));
 }
