@@ -5,6 +5,11 @@ use interval_notifier::{AddressSpace, BeginError, EventKind, Notifier, checked};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+/// How a report names the thread that made it.
+fn this_thread() -> String {
+    format!("thread `{}` ", thread::current().name().expect("a test has one"))
+}
+
 #[test]
 fn whoever_would_wait_under_a_lock_that_its_callbacks_take_is_told_although_nobody_runs() {
     let space = AddressSpace::new();
@@ -25,6 +30,7 @@ fn whoever_would_wait_under_a_lock_that_its_callbacks_take_is_told_although_nobo
     for report in [panic_of(|| sub.read_begin().map(drop)), panic_of(|| sub.unsubscribe())] {
         let report = report.expect("it would wait under the lock");
         assert!(report.contains("1..=1") && report.contains("tests/checked/locks.rs"), "{report}");
+        assert!(report.contains(&this_thread()), "{report}");
     }
     drop(held);
     drop(guard);
@@ -87,7 +93,7 @@ fn an_invalidation_under_a_lock_that_it_is_about_to_take_is_told_so() {
     let _held = checked::holding(&*guard);
     space.invalidate(2..=2, EventKind::Clear).end();
     let report = panic_of(|| space.invalidate(1..=1, EventKind::Clear).end()).expect("it would wait for itself");
-    assert!(report.contains("is about to run a callback that takes it"), "{report}");
+    assert!(report.contains("is about to run a callback that takes it") && report.contains(&this_thread()), "{report}");
     assert!(sub.try_read_begin().is_ok(), "it has ended, and poisons nobody");
 }
 
