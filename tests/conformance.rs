@@ -34,15 +34,24 @@ fn harness() -> Harness {
     Harness::new().runs(1_000).within(Duration::from_secs(120))
 }
 
-fn failure<S: Subject>() -> Failure {
-    let failure = harness().check::<S>().expect_err("it is wrong");
+/// For mirrors that wait, each time for so long, while their failure is made shorter.
+fn impatient() -> Harness {
+    harness().patience(Duration::from_millis(50))
+}
+
+fn failure<S: Subject>(harness: &Harness) -> Failure {
+    let failure = harness.check::<S>().expect_err("it is wrong");
     println!("{failure}\n");
     failure
 }
 
 /// One of these rules is broken, which is found within so many runs and shown in so many events.
 fn assert_found<S: Subject>(rules: &[Broken], runs: usize, events: usize) {
-    let failure = failure::<S>();
+    assert_found_by::<S>(&harness(), rules, runs, events);
+}
+
+fn assert_found_by<S: Subject>(harness: &Harness, rules: &[Broken], runs: usize, events: usize) {
+    let failure = failure::<S>(harness);
     assert!(rules.contains(&failure.broken()));
     assert!(failure.runs() <= runs, "it took {} runs", failure.runs());
     assert!(failure.history().len() <= events + SLACK, "it took {} events", failure.history().len());
@@ -90,7 +99,7 @@ fn a_callback_that_drops_too_little_is_found() {
 
 #[test]
 fn a_callback_that_waits_although_it_may_not_is_found() {
-    assert_found::<Wrong<Waits>>(&[Broken::Blocked], 1_000, 5);
+    assert_found_by::<Wrong<Waits>>(&impatient(), &[Broken::Blocked], 1_000, 5);
 }
 
 /// A mirror behind the library's lock, of pages that have an inside; `M` says what is wrong with it.
@@ -191,8 +200,7 @@ fn what_somebody_else_migrates_concerns_the_mirror() {
 
 fn assert_not_to_be_ignored<S: Subject>() {
     let rules = [Broken::NotDropped, Broken::StaleCommit, Broken::MappedInside];
-    let failure = harness().runs(2_000).check::<S>().expect_err("it is wrong");
-    println!("{failure}\n");
+    let failure = failure::<S>(&harness().runs(2_000));
     assert!(rules.contains(&failure.broken()));
 }
 
@@ -216,30 +224,28 @@ fn what_does_not_block_concerns_the_mirror_whichever_kind_it_is() {
 
 #[test]
 fn a_refusal_where_none_is_allowed_is_reported() {
-    let failure = failure::<Library<REFUSES_ALWAYS>>();
+    let failure = failure::<Library<REFUSES_ALWAYS>>(&harness());
     assert_eq!(failure.broken(), Broken::Panicked);
     assert!(failure.to_string().contains("an invalidation that may block must not be refused"));
 }
 
 #[test]
 fn a_panic_is_reported() {
-    let failure = failure::<Library<PANICS>>();
+    let failure = failure::<Library<PANICS>>(&harness());
     assert_eq!(failure.broken(), Broken::Panicked);
     assert!(failure.to_string().contains("out of order"));
 }
 
 #[test]
 fn a_mirror_that_never_maps_anything_shows_nothing() {
-    let failure = failure::<Library<NEVER_MAPS>>();
+    let failure = failure::<Library<NEVER_MAPS>>(&harness());
     assert_eq!((failure.broken(), failure.history()), (Broken::NeverMapped, &[] as &[Event]));
 }
 
 /// On plain threads such a run is given up, with its threads, so it is not made shorter.
 #[test]
 fn what_never_ends_is_reported() {
-    let harness = harness().patience(Duration::from_millis(50));
-    let failure = harness.check::<Library<WAITS_FOR_EVER>>().expect_err("it is wrong");
-    println!("{failure}\n");
+    let failure = failure::<Library<WAITS_FOR_EVER>>(&impatient());
     assert_eq!(failure.broken(), Broken::Hung);
     assert!(cfg!(not(shuttle)) || failure.history().len() <= 5);
 }
@@ -369,7 +375,7 @@ fn a_callback_that_says_unaffected_and_drops_is_found() {
 
 #[test]
 fn a_callback_that_waits_for_a_build_is_found() {
-    assert_found::<Odd<WAITS_FOR_BUILDS>>(&[Broken::Blocked], 1_000, 5);
+    assert_found_by::<Odd<WAITS_FOR_BUILDS>>(&impatient(), &[Broken::Blocked], 1_000, 5);
 }
 
 #[test]
@@ -424,7 +430,7 @@ fn locks_in_the_wrong_order_are_found() {
 #[cfg(shuttle)]
 #[test]
 fn the_same_seed_finds_the_same() {
-    let [one, other] = [(); 2].map(|()| failure::<Wrong<NoRetry>>().to_string());
+    let [one, other] = [(); 2].map(|()| failure::<Wrong<NoRetry>>(&harness()).to_string());
     assert_eq!(one, other);
 }
 

@@ -69,9 +69,9 @@ fn synchronize_does_not_wait_for_what_is_put_after_it() {
     assert!(in_time, "it has waited for one that was put later");
 }
 
-/// Owns a handle of its own space.
-struct Owner(#[expect(dead_code, reason = "it is owned")] (AddressSpace, Arc<()>));
-impl Notifier for Owner {}
+/// Owns something, like a handle of its own space.
+struct Owner<T>(#[expect(dead_code, reason = "it is owned")] T);
+impl<T: Send + Sync + 'static> Notifier for Owner<T> {}
 
 /// Drops what it is given at the next end.
 struct Dropper(Mutex<Option<Box<dyn Any + Send>>>);
@@ -106,6 +106,41 @@ fn one_that_owns_its_space_and_is_dropped_in_an_end_goes_with_the_next_registrat
     assert_eq!(Arc::strong_count(&alive), 1);
     drop(dropping);
     assert_eq!(space.shared.notifiers.len(), 1, "what is gone is not counted");
+}
+
+/// When it is asked it says so, and answers when it may.
+struct Busy(Sender<()>, Mutex<Receiver<()>>);
+impl Notifier for Busy {
+    fn test_young(&self, _: u64) -> bool {
+        self.0.send(()).expect("somebody listens");
+        lock(&self.1).recv().is_ok()
+    }
+}
+
+#[test]
+fn synchronize_does_not_wait_for_what_is_put_by_what_it_drops() {
+    let space = AddressSpace::new();
+    let ((told, asked), (go_on, may)) = (channel(), channel());
+    let busy = space.get_or_register(|| Busy(told, Mutex::new(may))).unwrap();
+    let owner = space.register(Owner(busy)).unwrap();
+    let _dropping = space.register(dropper(owner)).unwrap();
+    space.invalidate(0..1, CLEAR).end();
+    let asking = thread::spawn({
+        let space = space.clone();
+        move || space.test_young(0)
+    });
+    asked.recv().unwrap();
+
+    let (done, returned) = channel();
+    let waiter = thread::spawn(move || {
+        space.synchronize().unwrap();
+        done.send(()).unwrap();
+    });
+    let in_time = returned.recv_timeout(PATIENCE).is_ok();
+    go_on.send(()).unwrap();
+    assert!(asking.join().unwrap());
+    waiter.join().unwrap();
+    assert!(in_time, "it has waited for one that was put later");
 }
 
 struct First;
