@@ -70,7 +70,7 @@ fn synchronize_does_not_wait_for_what_is_put_after_it() {
 }
 
 /// Owns something, like a handle of its own space.
-struct Owner<T>(#[expect(dead_code, reason = "it is owned")] T);
+struct Owner<T>(T);
 impl<T: Send + Sync + 'static> Notifier for Owner<T> {}
 
 /// Drops what it is given at the next end.
