@@ -181,7 +181,7 @@ impl Search {
             }
             for _ in 0..HISTORIES {
                 let Some(other) = again.fails_again::<S>(&program, found.broken) else { break };
-                found = if other.length() < found.length() { other } else { found };
+                found = found.or_shorter(other);
                 failures += 1;
             }
         }
@@ -299,4 +299,125 @@ fn after(within: Duration) -> Instant {
     let now = Instant::now();
     // Too long for the clock is for ever, or a century.
     now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(3_000_000_000))
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::super::{Fault, Generation, Setting};
+    use super::*;
+    use crate::{Change, Mirror, MirrorState, Retry};
+    use std::convert::Infallible;
+
+    /// Callbacks drop nothing, so whatever was mapped is there when all threads have gone, and one more change finds it.
+    struct Forgetful(Mirror<Pages>);
+
+    #[derive(Default)]
+    struct Pages(Vec<(u64, Generation)>);
+
+    impl MirrorState for Pages {
+        fn invalidate(&mut self, _: &Change) {}
+    }
+
+    impl Subject for Forgetful {
+        type Address = u64;
+
+        fn new(setting: &Setting) -> Self {
+            Forgetful(setting.space().mirror(setting.range(), Pages::default()).expect("the range is not empty"))
+        }
+
+        fn fault(&self, fault: &Fault<'_>) {
+            let page = fault.page();
+            assert_eq!(format!("{fault:?}"), format!("Fault {{ page: {page}, .. }}"));
+            let build = |_: crate::Attempt<'_>| Ok::<_, Infallible>(fault.read(page));
+            let _ = self.0.update(Retry::forever(), build, |pages, read| pages.0.push((page, read)));
+        }
+
+        fn held(&self, page: u64) -> Option<Generation> {
+            let find = |pages: &Pages| pages.0.iter().find(|(mapped, _)| *mapped == page).map(|(_, read)| *read);
+            self.0.with(find).ok().flatten()
+        }
+
+        fn while_locked(&self, then: &mut dyn FnMut()) {
+            let _ = self.0.with(|_| then());
+        }
+    }
+
+    /// A fault on page 3, and besides one on page 1 that takes its time.
+    const TWO_FAULTS: [u8; 5] = [0, 0, 0, 2, 1];
+
+    /// All of them are one thread and one fault, whatever was found first.
+    const SHORTEST: &str = "P2 is broken: a start did not make the mirror drop what it held
+   1. thread 0: faults page 1 in
+   2. thread 0:   the build reads page 1: generation 0
+   3. thread 0:   the fault on page 1 is done
+   4. at rest:  starts to invalidate pages 0 to 4 (Unmap)
+   5. at rest:    the start has returned
+  >>> the mirror holds page 1 in generation 0, as it did before the start
+";
+
+    #[test]
+    fn settings_are_kept() {
+        let harness = Harness::new().seed(7).runs(3).within(Duration::from_secs(1)).patience(Duration::from_millis(2));
+        assert_eq!(format!("{harness:?}"), "Harness { seed: 7, runs: 3, within: 1s, patience: 2ms }");
+        assert_eq!(format!("{:?}", Harness::default()), format!("{:?}", Harness::new()));
+    }
+
+    #[test]
+    fn a_failure_is_the_whole_story() {
+        let failure = Harness::new().check_bytes::<Forgetful>(&TWO_FAULTS).expect_err("it forgets nothing");
+        let found = "found after 1 runs on plain threads, shown is the shortest of 13 failures; \
+                     to see it again: the same bytes";
+        assert_eq!(failure.to_string(), format!("{SHORTEST}{found}"));
+        assert_eq!(format!("{failure:?}"), failure.to_string());
+        assert_eq!((failure.broken(), failure.runs(), failure.seed()), (Broken::NotDropped, 1, None));
+        let threads: Vec<_> = failure.history().iter().map(Event::thread).collect();
+        assert_eq!(threads, [Some(0), Some(0), Some(0), None, None]);
+    }
+
+    #[test]
+    fn what_a_seed_has_found_is_found_by_it_again() {
+        let failure = Harness::new().seed(5).runs(200).check::<Forgetful>().expect_err("it forgets nothing");
+        let seed = failure.seed().expect("it was not found by bytes");
+        assert!(failure.to_string().ends_with(&format!("to see it again: {SEED}={seed}")), "{failure}");
+        assert_eq!(failure.history().len(), 5);
+    }
+
+    /// What is found by the last run there is, when time is up, is made shorter all the same.
+    #[test]
+    fn shortening_has_a_budget_of_its_own() {
+        let search = |runs, deadline| {
+            let mut search = Search::new(&Harness::new().runs(1));
+            let program = Program::new(&mut TWO_FAULTS.into_iter());
+            let found = search.run::<Forgetful>(&program, 0, 1).expect("it forgets nothing");
+            search.spent.runs = runs;
+            search.limits.deadline = deadline;
+            search.shortest::<Forgetful>(program, found).to_string()
+        };
+        let (now, later) = (Instant::now(), after(Duration::from_secs(60)));
+        for failure in [search(1, now), search(RUNS_TO_SHORTEN, later)] {
+            assert!(failure.starts_with(SHORTEST), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_report_says_how_much_was_run() {
+        let report = Report { seed: 3, programs: 2, runs: 4 };
+        assert_eq!((report.runs(), report.seed()), (4, 3));
+        assert_eq!(report.to_string(), "nothing is broken in 4 runs of 2 programs on plain threads, seed 3");
+    }
+
+    #[test]
+    fn a_time_too_long_for_the_clock_is_later_all_the_same() {
+        let now = Instant::now();
+        assert!(after(Duration::MAX) > now + Duration::from_secs(1_000_000_000));
+        assert!(after(Duration::from_secs(60)) > now + Duration::from_secs(59));
+    }
+
+    #[test]
+    fn outcomes_add_up() {
+        let mut sum = Outcome { runs: 2, mapped: false, found: None };
+        sum += Outcome { runs: 3, mapped: true, found: None };
+        sum += Outcome { runs: 1, mapped: false, found: None };
+        assert_eq!((sum.runs, sum.mapped), (6, true));
+    }
 }

@@ -117,8 +117,13 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The shorter history is the better one; then the one that goes less to and fro.
-    pub(super) fn length(&self) -> (usize, usize) {
+    /// The one with the shorter history; of equals this one.
+    pub(super) fn or_shorter(self, other: Found) -> Found {
+        if other.length() < self.length() { other } else { self }
+    }
+
+    /// How many events; then, how often the threads take turns.
+    fn length(&self) -> (usize, usize) {
         let switches = self.events.windows(2).filter(|pair| pair[0].thread != pair[1].thread).count();
         (self.events.len(), switches)
     }
@@ -269,5 +274,182 @@ impl Told {
             }
             _ => None,
         })
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use What::{Changed, End, Fault, Faulted, Hold, LetGo, Read, Refused, Start, Started};
+
+    fn notice() -> Notice {
+        Notice::plain(1..3)
+    }
+
+    fn start() -> What {
+        Start { notice: notice(), may_block: true }
+    }
+
+    /// A record of these events.
+    fn record(events: impl IntoIterator<Item = (usize, What)>) -> Record {
+        let record = Record::default();
+        for (number, (thread, what)) in events.into_iter().enumerate() {
+            assert_eq!(record.note(Some(thread), what), number);
+        }
+        record
+    }
+
+    fn broken(record: &Record) -> Option<Broken> {
+        assert_eq!(record.is_broken(), record.found().is_some());
+        record.found().map(|found| found.broken)
+    }
+
+    #[test]
+    fn events_read_as_sentences() {
+        let said = |thread, what| Event { thread, what }.to_string();
+        for (what, words) in [
+            (Fault { page: 2 }, "faults page 2 in"),
+            (Read { page: 2, generation: 7 }, "  the build reads page 2: generation 7"),
+            (Faulted { page: 2 }, "  the fault on page 2 is done"),
+            (start(), "starts to invalidate pages 1 to 2 (Unmap)"),
+            (
+                Start { notice: notice(), may_block: false },
+                "starts, without blocking, to invalidate pages 1 to 2 (Unmap)",
+            ),
+            (Started, "  the start has returned"),
+            (Refused, "  the start was refused"),
+            (Changed { page: 1, generation: 3, start: 0 }, "  changes page 1: generation 3"),
+            (End { notice: notice() }, "  ends the invalidation of pages 1 to 2 (Unmap)"),
+            (Hold, "holds the mirror lock"),
+            (LetGo, "  lets go of the mirror lock"),
+            (What::Release, "releases the address space"),
+        ] {
+            assert_eq!(said(Some(1), what.clone()), format!("thread 1: {words}"));
+            assert_eq!(said(None, what), format!("at rest:  {words}"));
+        }
+    }
+
+    #[test]
+    fn events_say_whose_they_are() {
+        for thread in [None, Some(0), Some(1), Some(2)] {
+            assert_eq!(Event { thread, what: Hold }.thread(), thread);
+        }
+    }
+
+    #[test]
+    fn what_is_stale_may_show_as_either() {
+        let stale = [Broken::StaleCommit, Broken::MappedInside, Broken::NotDropped];
+        let others = [Broken::LockNotTaken, Broken::Blocked, Broken::Panicked, Broken::Hung, Broken::NeverMapped];
+        for one in stale.into_iter().chain(others) {
+            assert!(one.is_like(one));
+            assert!(!one.to_string().is_empty());
+            for other in stale {
+                assert_eq!(one.is_like(other), stale.contains(&one), "{one:?} and {other:?}");
+            }
+            assert_eq!(one.is_like(Broken::Hung), one == Broken::Hung);
+        }
+    }
+
+    #[test]
+    fn the_shorter_history_is_the_better_one_and_of_equals_the_first() {
+        let found = |detail: &str, threads: &[usize]| Found {
+            broken: Broken::Hung,
+            detail: detail.to_owned(),
+            events: threads.iter().map(|&thread| Event { thread: Some(thread), what: Hold }).collect(),
+        };
+        let better = |one: &Found, other: &Found| one.clone().or_shorter(other.clone()).detail;
+        let (short, long) = (found("short", &[0, 1]), found("long", &[0, 0, 0]));
+        assert_eq!((better(&short, &long), better(&long, &short)), ("short".into(), "short".into()));
+        let (calm, restless) = (found("calm", &[0, 0, 1, 1]), found("restless", &[0, 1, 0, 1]));
+        assert_eq!((better(&calm, &restless), better(&restless, &calm)), ("calm".into(), "calm".into()));
+        assert_eq!(better(&found("first", &[0, 1]), &found("second", &[1, 0])), "first");
+    }
+
+    #[test]
+    fn a_start_that_returns_while_somebody_holds_the_lock_went_past_it() {
+        let started = |events: &[(usize, What)], start, takes_lock| {
+            let record = record(events.iter().cloned());
+            record.note_started(Some(1), start, takes_lock);
+            broken(&record)
+        };
+        let passed = [(0, Hold), (1, start())];
+        assert_eq!(started(&passed, 1, true), Some(Broken::LockNotTaken));
+        assert_eq!(started(&passed, 1, false), None, "it need not be taken");
+        assert_eq!(started(&[(0, Hold), (0, LetGo), (1, start())], 2, true), None, "let go before");
+        assert_eq!(started(&[(0, Hold), (1, start()), (0, LetGo)], 1, true), None, "let go meanwhile");
+        assert_eq!(started(&[(1, start()), (0, Hold)], 0, true), None, "held only later");
+        assert_eq!(started(&[(2, Fault { page: 1 }), (0, Hold), (1, start())], 2, true), Some(Broken::LockNotTaken));
+    }
+
+    #[test]
+    fn the_first_that_is_broken_is_the_last_that_is_noted() {
+        let record = record([(0, Hold)]);
+        record.breaks(Broken::Panicked, "first".to_owned());
+        record.breaks(Broken::Hung, "second".to_owned());
+        assert_eq!(record.note(Some(0), LetGo), 0);
+        let found = record.found().unwrap();
+        assert_eq!((found.broken, found.detail.as_str(), found.events.len()), (Broken::Panicked, "first", 1));
+    }
+
+    /// A fault on page 2, whole or in part, and a change of it from generation 0 to 1.
+    fn faulted() -> [(usize, What); 3] {
+        [(0, Fault { page: 2 }), (0, Read { page: 2, generation: 0 }), (0, Faulted { page: 2 })]
+    }
+
+    #[test]
+    fn what_was_mapped_before_a_start_has_not_been_dropped_by_it() {
+        let by = |events: Vec<(usize, What)>, generation, start| {
+            let record = record(events);
+            record.breaks_by(Broken::StaleCommit, 2, generation, start);
+            broken(&record).unwrap()
+        };
+        let [fault, read, done] = faulted();
+        let changed = |generation, start| (1, Changed { page: 2, generation, start });
+        let before = vec![fault.clone(), read.clone(), done.clone(), (1, start()), changed(1, 3)];
+        assert_eq!(by(before.clone(), 0, None), Broken::NotDropped);
+        assert_eq!(by(before.clone(), 0, Some(3)), Broken::NotDropped);
+        assert_eq!(by(before.clone(), 0, Some(1)), Broken::StaleCommit, "that start was before the fault was done");
+        assert_eq!(by(before, 1, None), Broken::StaleCommit, "nobody has read that");
+        let beside = vec![fault.clone(), read.clone(), (1, start()), changed(1, 2), done.clone()];
+        assert_eq!(by(beside, 0, None), Broken::StaleCommit);
+        let somebody_elses = vec![fault.clone(), read.clone(), (2, Faulted { page: 2 }), (1, start()), changed(1, 3)];
+        assert_eq!(by(somebody_elses, 0, None), Broken::StaleCommit);
+        let again = vec![fault.clone(), read.clone(), done.clone(), (2, read.1.clone()), (1, start()), changed(1, 4)];
+        assert_eq!(by(again, 0, None), Broken::StaleCommit, "one of the faults was under way");
+        let another_page = vec![fault, read, done, (1, start()), (1, Changed { page: 1, generation: 1, start: 3 })];
+        assert_eq!(by(another_page, 0, None), Broken::StaleCommit, "no change of it is known");
+    }
+
+    /// The change that made a generation is not the one that ended it.
+    #[test]
+    fn a_generation_is_ended_by_the_next_change() {
+        let change = |generation, begun| [(1, start()), (1, Changed { page: 2, generation, start: begun })];
+        let [fault, _, done] = faulted();
+        let read = (0, Read { page: 2, generation: 1 });
+        let events = change(1, 0).into_iter().chain([fault, read, done]).chain(change(2, 5));
+        let record = record(events);
+        record.breaks_by(Broken::StaleCommit, 2, 1, None);
+        assert_eq!(broken(&record), Some(Broken::NotDropped));
+    }
+
+    #[test]
+    fn whoever_hangs_in_a_start_that_may_not_block_is_blocked() {
+        let hung = |record: &Record| record.hung("why").broken;
+        let record = Record::default();
+        assert!(record.nobody_tries());
+        assert_eq!(record.trying(|| (record.nobody_tries(), hung(&record))), (false, Broken::Blocked));
+        assert!(record.nobody_tries());
+        let record = Record::default();
+        record.trying(|| ());
+        assert_eq!(hung(&record), Broken::Hung);
+        assert_eq!(record.found().unwrap().detail, "why");
+    }
+
+    #[test]
+    fn a_page_that_was_mapped_is_remembered() {
+        let record = Record::default();
+        assert!(!record.was_mapped());
+        record.saw_mapped();
+        assert!(record.was_mapped());
     }
 }

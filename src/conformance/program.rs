@@ -270,6 +270,131 @@ mod tests {
         }
     }
 
+    fn step(bytes: &[u8]) -> Step {
+        Step::new(&mut bytes.iter().copied())
+    }
+
+    fn fault(page: usize, slow: bool) -> Step {
+        Step::Fault { page, slow }
+    }
+
+    /// Kept inputs mean what they did.
+    #[test]
+    fn bytes_stay_the_same_steps() {
+        let change = |pages, whose, nested: Option<Range<usize>>| Step::Change {
+            notice: Notice::new(pages, whose),
+            nested: nested.map(|pages| Notice::new(pages, whose)),
+        };
+        for (bytes, expected) in [
+            (&[0, 2, 1][..], fault(3, false)),
+            (&[7, 1, 3], fault(2, true)),
+            (&[20], fault(1, true)),
+            (&[8, 0, 1, 0, 0], change(0..1, Whose::Nobody, None)),
+            (&[9, 1, 2, 3, 1], change(3..5, Whose::Nobody, None)),
+            (&[13, 2, 4, 4, 2, 1, 1], change(4..5, Whose::Other, Some(1..3))),
+            (&[10, 3, 3, 1, 2], change(1..4, Whose::Mirror, None)),
+            (&[14, 1, 0], Step::TryChange(Notice::tried(1..2))),
+            (&[16, 2, 1], Step::TryChange(Notice::tried(2..4))),
+            (&[17], Step::Hold),
+            (&[18], Step::Hold),
+            (&[19], Step::Release),
+        ] {
+            assert_eq!(step(bytes), expected, "{bytes:?}");
+        }
+        let program = Program::new(&mut [1, 1, 17, 0, 2, 1, 2, 18, 19, 17].into_iter());
+        let three =
+            vec![vec![Step::Hold, fault(3, false)], vec![Step::Hold, Step::Release, Step::Hold], vec![fault(1, true)]];
+        assert_eq!(program, Program(three));
+    }
+
+    #[test]
+    fn notices_are_of_kinds_that_fit() {
+        use {EventKind::*, Whose::*};
+        let kind = |pages, whose| Notice::new(pages, whose).kind;
+        assert_eq!([kind(1..2, Nobody), kind(0..1, Nobody), kind(0..2, Nobody)], [Unmap, Clear, Migrate]);
+        assert_eq!([kind(0..2, Other), kind(0..1, Other), kind(1..4, Mirror)], [Migrate, Exclusive, Exclusive]);
+        let tried = |pages| {
+            let Notice { kind, whose, .. } = Notice::tried(pages);
+            (kind, whose)
+        };
+        assert_eq!([tried(3..4), tried(0..1), tried(0..2)], [(Unmap, Nobody), (Migrate, Mirror), (Exclusive, Mirror)]);
+        assert_eq!([tried(0..3), tried(1..3)], [(Clear, Nobody), (Migrate, Nobody)]);
+        assert_eq!([tried(2..3), tried(2..4)], [(Exclusive, Other), (Migrate, Other)]);
+    }
+
+    #[test]
+    fn the_mirror_is_concerned_by_what_it_covers() {
+        let concerns = |pages, whose| Notice { pages, kind: EventKind::Migrate, whose }.concerns();
+        assert_eq!([0..1, 0..2, 3..4, 4..5].map(|pages| concerns(pages, Whose::Other)), [false, true, true, false]);
+        assert!(concerns(1..2, Whose::Nobody) && !concerns(1..2, Whose::Mirror));
+    }
+
+    #[test]
+    fn notices_read_as_phrases() {
+        let said = |pages, kind, whose| Notice { pages, kind, whose }.to_string();
+        assert_eq!(said(2..3, EventKind::Unmap, Whose::Nobody), "page 2 (Unmap)");
+        assert_eq!(said(2..4, EventKind::Migrate, Whose::Other), "pages 2 to 3 (Migrate) on behalf of somebody");
+        assert_eq!(said(0..5, EventKind::Exclusive, Whose::Mirror), "pages 0 to 4 (Exclusive) on behalf of the mirror");
+    }
+
+    #[test]
+    fn steps_get_simpler_one_thing_at_a_time() {
+        let plain = |pages| Step::Change { notice: Notice::plain(pages), nested: None };
+        let migrate = |pages| Notice { pages, kind: EventKind::Migrate, whose: Whose::Other };
+        let change = |pages| Step::Change { notice: migrate(pages), nested: None };
+        for (step, simpler) in [
+            (fault(1, true), vec![fault(1, false)]),
+            (fault(1, false), vec![]),
+            (Step::Hold, vec![]),
+            (Step::Release, vec![plain(1..4)]),
+            (plain(1..2), vec![]),
+            (plain(0..3), vec![plain(0..1), plain(1..3)]),
+            (change(1..5), vec![plain(1..5), change(1..3), change(3..5)]),
+            (
+                Step::Change { notice: migrate(0..2), nested: Some(Notice::plain(4..5)) },
+                vec![change(0..2), plain(4..5)],
+            ),
+            (Step::TryChange(migrate(1..2)), vec![change(1..2), Step::TryChange(Notice::plain(1..2))]),
+        ] {
+            assert_eq!(step.simpler(), simpler, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn programs_get_smaller_one_thing_at_a_time() {
+        let (hold, slow, fast) = (Step::Hold, fault(2, true), fault(2, false));
+        let program = Program(vec![vec![hold.clone(), slow.clone()], vec![Step::Release]]);
+        let steps = |threads: &[&[&Step]]| {
+            Program(threads.iter().map(|steps| steps.iter().map(|&step| step.clone()).collect()).collect())
+        };
+        let (release, plain) = (Step::Release, Step::Change { notice: Notice::plain(1..4), nested: None });
+        let smaller = [
+            steps(&[&[&release]]),
+            steps(&[&[&hold, &slow]]),
+            steps(&[&[&hold, &slow, &release]]),
+            steps(&[&[&release, &hold, &slow]]),
+            steps(&[&[&slow], &[&release]]),
+            steps(&[&[&hold], &[&release]]),
+            steps(&[&[&hold, &slow]]),
+            steps(&[&[&hold, &fast], &[&release]]),
+            steps(&[&[&hold, &slow], &[&plain]]),
+        ];
+        assert_eq!(program.smaller().collect::<Vec<_>>(), smaller);
+        assert_eq!(Program(vec![vec![fast]]).smaller().count(), 0, "there is nothing to leave out");
+    }
+
+    /// A seed finds tomorrow what it finds today.
+    #[test]
+    fn seeds_stay_the_same_numbers() {
+        let numbers = |seed, stream| {
+            let mut random = Random::new(seed, stream);
+            [random.next(), random.next()]
+        };
+        assert_eq!(numbers(0, 0), [0x2382_75bc_38fc_be91, 0xf89a_2566_b582_2c54]);
+        assert_eq!(numbers(1, 2), [0xe68e_6fc0_1df0_8360, 0x47b7_6c95_4434_f7e4]);
+        assert!(Random::new(1, 2).bytes().take(2).eq(numbers(1, 2).map(|number| number as u8)));
+    }
+
     #[test]
     fn getting_smaller_ends() {
         let mut program = Program::new(&mut Random::new(7, 7).bytes());
