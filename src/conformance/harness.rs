@@ -345,6 +345,9 @@ mod tests {
     /// A fault on page 3, and besides one on page 1 that takes its time.
     const TWO_FAULTS: [u8; 5] = [0, 0, 0, 2, 1];
 
+    /// Another one on page 2, of a third thread.
+    const THREE_FAULTS: [u8; 9] = [1, 0, 0, 2, 1, 0, 0, 1, 1];
+
     /// All of them are one thread and one fault, whatever was found first.
     const SHORTEST: &str = "P2 is broken: a start did not make the mirror drop what it held
    1. thread 0: faults page 1 in
@@ -387,7 +390,7 @@ mod tests {
     fn shortening_has_a_budget_of_its_own() {
         let search = |runs, deadline| {
             let mut search = Search::new(&Harness::new().runs(1));
-            let program = Program::new(&mut TWO_FAULTS.into_iter());
+            let program = Program::new(&mut THREE_FAULTS.into_iter());
             let found = search.run::<Forgetful>(&program, 0, 1).expect("it forgets nothing");
             search.spent.runs = runs;
             search.limits.deadline = deadline;

@@ -409,7 +409,7 @@ mod tests {
         assert_eq!(by(before.clone(), 0, None), Broken::NotDropped);
         assert_eq!(by(before.clone(), 0, Some(3)), Broken::NotDropped);
         assert_eq!(by(before.clone(), 0, Some(1)), Broken::StaleCommit, "that start was before the fault was done");
-        assert_eq!(by(before, 1, None), Broken::StaleCommit, "nobody has read that");
+        assert_eq!(by(before, 1, Some(3)), Broken::StaleCommit, "nobody has read that");
         let beside = vec![fault.clone(), read.clone(), (1, start()), changed(1, 2), done.clone()];
         assert_eq!(by(beside, 0, None), Broken::StaleCommit);
         let somebody_elses = vec![fault.clone(), read.clone(), (2, Faulted { page: 2 }), (1, start()), changed(1, 3)];
