@@ -77,6 +77,9 @@ impl World {
             Some(_) => assert!(matches!(handle, Handle::Low(_)), "P7: {sub} is poisoned and shows its pages"),
             None => assert!(poisoned, "P7: {sub} is not poisoned"),
         }
+        if !poisoned {
+            assert_eq!(handle.last_collision(), self.oracle().last_collision(sub), "what {sub} has collided with");
+        }
     }
 }
 
@@ -146,6 +149,8 @@ impl World {
                 begun.set(self.oracle().begin(sub, true).expect("update has begun"));
                 attempts += 1;
                 assert_eq!((attempt.number(), attempt.is_stale()), (attempts, false));
+                let overtaken = if attempts == 1 { None } else { self.oracle().last_collision(sub) };
+                assert_eq!(attempt.collided_with(), overtaken);
                 let pages = self.oracle().read(sub);
                 if attempts <= times {
                     self.disturb(disturb);

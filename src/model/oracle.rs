@@ -73,6 +73,8 @@ struct Sub {
     drops: u32,
     /// How often an invalidation changed something under it: a build that spans a change of this number is stale.
     collisions: u64,
+    /// The ticket of the last of these.
+    last_collision: Option<u64>,
     /// The generation that each page got from the last change that concerned this subscription.
     floor: Pages,
 }
@@ -129,7 +131,8 @@ impl Oracle {
     pub(crate) fn offer(&mut self, range: &Range) -> SubId {
         let reach = Reach::of(range);
         let (live, poisoned, released, floor) = (false, false, false, Pages::new());
-        self.subs.push(Sub { reach, live, poisoned, released, drops: 0, collisions: 0, floor });
+        let (drops, collisions, last_collision) = (0, 0, None);
+        self.subs.push(Sub { reach, live, poisoned, released, drops, collisions, last_collision, floor });
         self.doomed.push(self.subs.len() - 1);
         self.subs.len() - 1
     }
@@ -247,8 +250,11 @@ impl Oracle {
 
     /// The innermost callback has called `set_seq`.
     pub(crate) fn collide(&mut self, sub: SubId) {
+        let (_, inv) = self.calling();
+        inv.concerned.push(sub);
+        let ticket = inv.ticket;
         self.subs[sub].collisions += 1;
-        self.calling().1.concerned.push(sub);
+        self.subs[sub].last_collision = ticket;
     }
 
     /// The innermost callback is over. A panic poisons its subscription.
@@ -376,6 +382,10 @@ impl Oracle {
     pub(crate) fn is_stale(&self, sub: SubId, begun: u64) -> bool {
         let Sub { poisoned, released, collisions, .. } = self.subs[sub];
         poisoned || released || collisions != begun
+    }
+
+    pub(crate) fn last_collision(&self, sub: SubId) -> Option<u64> {
+        self.subs[sub].last_collision
     }
 
     /// P1: no page that `sub` holds is older than the last change that concerned it. P2: it holds nothing of an active one.

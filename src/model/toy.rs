@@ -168,6 +168,10 @@ impl Handle {
         either!(self, it => it.check_retry(seq))
     }
 
+    pub(crate) fn last_collision(&self) -> Option<u64> {
+        either!(self, it => it.last_collision())
+    }
+
     pub(crate) fn range(&self) -> Span {
         either!(self, it => it.range())
     }
