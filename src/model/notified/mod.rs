@@ -18,6 +18,7 @@ use crate::{
 };
 use op::{Habits, Op, Question};
 use oracle::{CauseId, Id, Oracle, Outcome};
+use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -164,6 +165,22 @@ impl World {
         let done = caught(call);
         self.oracle().told(if done.is_ok() { Outcome::Done } else { Outcome::Panicked });
         done
+    }
+
+    /// A check inside a callback fails the run, even if the crate lets its panic get lost beside an earlier one.
+    fn checked(&self, check: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(check)) {
+            self.failed(&*panic);
+            resume_unwind(panic);
+        }
+    }
+
+    /// A callback has panicked.
+    fn failed(&self, panic: &(dyn Any + Send)) {
+        if !panic.is::<Planted>() {
+            let text = panic.downcast_ref::<String>().map_or("a panic that was not planted", String::as_str);
+            self.oracle().fail(text.to_owned());
+        }
     }
 
     fn toy(self: &Arc<Self>, id: Id, habits: &Habits) -> Toy {

@@ -3,8 +3,9 @@
 use super::op::{Question, Told};
 use crate::model::op::Range;
 use crate::model::oracle::{Reach, Reached};
-use crate::{BeginError, RegisterErrorKind};
+use crate::{BeginError, Change, RegisterErrorKind};
 use std::collections::BTreeMap;
+use std::ops::Bound::Unbounded;
 
 /// A notifier; counts up in the order in which they were offered, which is that of the list.
 pub(super) type Id = usize;
@@ -52,6 +53,8 @@ struct Cause {
     due: Vec<Id>,
     /// Those who have accepted the start, the newest first.
     accepted: Vec<Id>,
+    /// A notifier was called.
+    told: bool,
     ticket: Option<u64>,
     young: bool,
     outcome: Outcome,
@@ -72,6 +75,8 @@ pub(super) struct Oracle {
     bound: u32,
     released: bool,
     newest_ticket: u64,
+    /// What was found wrong first.
+    broken: Option<String>,
     pub(super) reached: Reached,
 }
 
@@ -168,10 +173,15 @@ impl Oracle {
     pub(super) fn dropped(&mut self, id: Id) {
         let member = &mut self.members[id];
         member.drops += 1;
-        if !std::thread::panicking() {
-            assert!(!member.listed || member.leaving, "{id} was dropped while it was registered");
-            assert_eq!(member.drops, 1, "{id} was dropped twice");
+        let (early, twice) = (member.listed && !member.leaving, member.drops > 1);
+        if early || twice {
+            self.fail(format!("{id} was dropped {}", if early { "while it was registered" } else { "twice" }));
         }
+    }
+
+    /// Found where a panic may get lost: the crate keeps the first panic of a cause only.
+    pub(super) fn fail(&mut self, what: String) {
+        self.broken.get_or_insert(what);
     }
 
     pub(super) fn drops(&self, id: Id) -> u32 {
@@ -187,6 +197,7 @@ impl Oracle {
 
     /// Nothing is under way.
     pub(super) fn rest(&self) {
+        assert_eq!(self.broken, None);
         assert!(self.telling.is_empty() && self.inside == 0 && self.bound == 0, "{self:?}");
     }
 
@@ -199,8 +210,9 @@ impl Oracle {
 impl Oracle {
     fn push(&mut self, telling: Told, reach: Option<Reach>, blocking: bool, due: Vec<Id>) -> CauseId {
         self.causes += 1;
-        let (id, accepted, ticket, young, outcome) = (self.causes, Vec::new(), None, false, Outcome::Done);
-        self.telling.push(Cause { id, telling, reach, blocking, due, accepted, ticket, young, outcome });
+        let (id, accepted, told, ticket, young) = (self.causes, Vec::new(), false, None, false);
+        let outcome = Outcome::Done;
+        self.telling.push(Cause { id, telling, reach, blocking, due, accepted, told, ticket, young, outcome });
         id
     }
 
@@ -234,7 +246,7 @@ impl Oracle {
         let first = !std::mem::replace(&mut self.released, true);
         if first {
             let due = self.listed(|_| true);
-            self.push(Told::Release, None, true, due);
+            self.push(Told::Release, Reach::of(&(Unbounded, Unbounded)), true, due);
         }
         first
     }
@@ -267,13 +279,14 @@ impl Oracle {
     pub(super) fn enter(&mut self, id: Id, what: Told) {
         assert_eq!((self.next_due(), self.innermost().telling), (Some(id), what), "who is told next, and what");
         self.innermost().due.pop();
+        self.innermost().told = true;
         self.members[id].released |= what == Told::Release;
         let depth = self.inside;
         self.note(format!("{what:?} inside {depth} others"));
         self.inside += 1;
     }
 
-    /// What a start or end says, of the innermost cause. One ticket an invalidation, and never used before.
+    /// What somebody is told of the innermost cause. One ticket an invalidation, and never used before.
     pub(super) fn heard(&mut self, range: Reach, blocking: bool, ticket: u64) {
         let newest = self.newest_ticket;
         let cause = self.innermost();
@@ -312,10 +325,12 @@ impl Oracle {
         }
     }
 
-    /// A subscription was called: before all notifiers. If it refuses, none is told.
-    pub(super) fn subscription(&mut self, refuses: bool) {
+    /// A subscription was called: before all notifiers, of the same. If it refuses, none is told.
+    pub(super) fn subscription(&mut self, change: &Change, refuses: bool) {
+        self.heard(Reach::of_span(change.range()), change.is_blockable(), change.ticket());
         let cause = self.innermost();
-        assert!(cause.accepted.is_empty(), "a notifier was told before a subscription");
+        assert!(matches!(cause.telling, Told::Start | Told::Release), "a subscription is told of a start: {cause:?}");
+        assert!(!cause.told, "a notifier was told before a subscription: {cause:?}");
         if refuses {
             cause.refused(Left::Refused);
         }

@@ -19,11 +19,14 @@ pub(super) struct Toy {
 impl Toy {
     /// What every callback does: tells the oracle, plays the script, panics, answers.
     fn called(&self, what: Told, refuses: bool, more: impl FnOnce()) -> Result<bool, WouldBlock> {
-        self.world.oracle().enter(self.id, what);
+        self.world.checked(|| self.world.oracle().enter(self.id, what));
         let called = catch_unwind(AssertUnwindSafe(|| {
             more();
             self.play(what);
         }));
+        if let Err(panic) = &called {
+            self.world.failed(&**panic);
+        }
         let left = match called {
             Err(_) => Left::Panicked,
             Ok(()) if refuses => Left::Refused,
@@ -149,7 +152,7 @@ impl Invalidate for Mirrored {
 
     fn invalidate(&self, call: &Call<'_, ()>) -> Result<Ack, WouldBlock> {
         let refuses = self.refuses && !call.is_blockable();
-        self.world.oracle().subscription(refuses);
+        self.world.checked(|| self.world.oracle().subscription(call, refuses));
         if refuses { Err(call.would_block()) } else { Ok(call.set_seq(&mut ())) }
     }
 }
