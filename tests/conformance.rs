@@ -14,8 +14,8 @@ mod wrong;
 use interval_notifier::conformance::sync::{Mutex, MutexGuard, thread};
 use interval_notifier::conformance::{Broken, Event, Failure, Fault, Generation, Harness, Setting, Subject};
 use interval_notifier::{
-    Ack, Attempt, Call, Change, EventKind, Invalidate, Mirror, MirrorState, Owner, Retry, Span, Subscription,
-    WouldBlock,
+    Ack, Attempt, BeginError, Call, Change, EventKind, Invalidate, Mirror, MirrorState, Owner, Retry, Span,
+    Subscription, UpdateError, WouldBlock,
 };
 use lazy::Lazy;
 use right::Right;
@@ -115,6 +115,7 @@ const NEVER_MAPS: u8 = 5;
 const WAITS_FOR_EVER: u8 = 6;
 const IGNORES_ITS_OWN: u8 = 12; // It may.
 const ROUNDS_ITS_END_INWARDS: u8 = 18;
+const SPINS_IF_IT_MAY_NOT_BLOCK: u8 = 19;
 
 /// Ignores events of one kind, with an owner or without, in starts of one sort.
 const fn ignores(kind: EventKind, is_owned: bool, may_block: bool) -> u8 {
@@ -130,6 +131,9 @@ impl<const MISTAKE: u8> MirrorState<usize> for Frames<MISTAKE> {
         assert!(MISTAKE != PANICS || self.0.is_empty(), "out of order");
         if MISTAKE == REFUSES_ALWAYS {
             let _ = change.would_block();
+        }
+        while MISTAKE == SPINS_IF_IT_MAY_NOT_BLOCK && !change.is_blockable() {
+            thread::sleep(Duration::from_millis(1));
         }
         let gone = change.overlap();
         self.0.retain(|&(page, _)| match MISTAKE {
@@ -149,6 +153,16 @@ impl<const MISTAKE: u8> MirrorState<usize> for Frames<MISTAKE> {
     }
 }
 
+impl<const MISTAKE: u8> Library<MISTAKE> {
+    fn map(&self, fault: &Fault<'_, usize>) -> Result<(), UpdateError<Infallible>> {
+        let build = |_: Attempt<'_, usize>| Ok::<_, Infallible>(fault.read(fault.page()));
+        self.0.update(Retry::forever(), build, |frames, generation| {
+            frames.0.retain(|&(other, _)| other != fault.page());
+            frames.0.extend((MISTAKE != NEVER_MAPS).then_some((fault.page(), generation)));
+        })
+    }
+}
+
 impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
     type Address = usize;
     const PAGE_SIZE: u64 = PAGE as u64;
@@ -162,11 +176,7 @@ impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
         while MISTAKE == WAITS_FOR_EVER && self.held(page).is_some() {
             thread::sleep(Duration::from_millis(1));
         }
-        let build = |_: Attempt<'_, usize>| Ok::<_, Infallible>(fault.read(page));
-        let _ = self.0.update(Retry::forever(), build, |frames, generation| {
-            frames.0.retain(|&(other, _)| other != page);
-            frames.0.extend((MISTAKE != NEVER_MAPS).then_some((page, generation)));
-        });
+        let _ = self.map(fault);
     }
 
     fn held(&self, page: usize) -> Option<Generation> {
@@ -183,6 +193,48 @@ impl<const MISTAKE: u8> Subject for Library<MISTAKE> {
 fn a_right_mirror_of_the_library_passes() {
     println!("{}", harness().check::<Library<RIGHT>>().unwrap());
     println!("{}", harness().check::<Library<IGNORES_ITS_OWN>>().unwrap());
+}
+
+/// Lets go of its subscription when it hears of a release.
+struct Leaves(Mutex<Option<Arc<Library<RIGHT>>>>);
+
+impl Leaves {
+    fn mirror(&self) -> Option<Arc<Library<RIGHT>>> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Subject for Leaves {
+    type Address = usize;
+    const PAGE_SIZE: u64 = PAGE as u64;
+
+    fn new(setting: &Setting<usize>) -> Self {
+        Leaves(Mutex::new(Some(Arc::new(Library::new(setting)))))
+    }
+
+    fn fault(&self, fault: &Fault<'_, usize>) {
+        let Some(mirror) = self.mirror() else { return };
+        if let Err(UpdateError::Begin(BeginError::Released)) = mirror.map(fault) {
+            self.0.lock().unwrap().take();
+        }
+    }
+
+    fn held(&self, page: usize) -> Option<Generation> {
+        self.mirror()?.held(page)
+    }
+
+    fn while_locked(&self, then: &mut dyn FnMut()) {
+        match self.mirror() {
+            Some(mirror) => mirror.while_locked(then),
+            None => then(),
+        }
+    }
+}
+
+/// After a release no start has a mirror lock to wait for.
+#[test]
+fn a_right_mirror_that_leaves_a_released_space_passes() {
+    println!("{}", harness().runs(4_000).check::<Leaves>().unwrap());
 }
 
 /// No start has a mirror lock to wait for before there is a subscription.
@@ -248,14 +300,19 @@ fn a_mirror_that_never_maps_anything_shows_nothing() {
 }
 
 /// On plain threads such a run is given up, with its threads, so it is not made shorter.
-#[test]
-fn what_never_ends_is_reported() {
-    let failure = failure::<Library<WAITS_FOR_EVER>>(&impatient());
-    assert_eq!(failure.broken(), Broken::Hung);
+fn assert_given_up<S: Subject>(broken: Broken) {
+    let failure = failure::<S>(&impatient());
+    assert_eq!(failure.broken(), broken);
     match cfg!(shuttle) {
         true => assert!(failure.history().len() <= 5),
         false => assert!(failure.to_string().contains("the shortest of 1 failures")),
     }
+}
+
+#[test]
+fn what_never_ends_is_reported() {
+    assert_given_up::<Library<WAITS_FOR_EVER>>(Broken::Hung);
+    assert_given_up::<Library<SPINS_IF_IT_MAY_NOT_BLOCK>>(Broken::Blocked);
 }
 
 /// Mirrors that do all they should, but not as they should.

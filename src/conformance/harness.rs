@@ -6,12 +6,15 @@ use super::{Subject, driver};
 use std::error::Error;
 use std::fmt;
 use std::ops::AddAssign;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Sets the seed instead of the program.
 const SEED: &str = "INTERVAL_CONFORMANCE_SEED";
 /// Runs to shorten a failure, at most.
 const RUNS_TO_SHORTEN: usize = 20_000;
+/// A run takes some milliseconds. If there is no progress in this many times the patience with one callback, it hangs.
+const PATIENCES: usize = 20;
 /// Histories of the smallest program that are compared. Each may cost the patience with one callback.
 const HISTORIES: usize = 10;
 
@@ -104,10 +107,13 @@ impl Harness {
         let mut rest = bytes.iter().copied();
         let program = Program::new(&mut rest);
         let outcome = driver::run_scheduled::<S>(&program, rest.collect(), &search.limits);
-        search.spent += outcome;
-        match search.spent.found.take() {
+        match outcome.found {
             None => Ok(()),
-            Some(found) => Err(search.shortest::<S>(program, found)),
+            Some(found) => {
+                search.spent.runs = outcome.runs;
+                search.is_lost = found.is_lost;
+                Err(search.shortest::<S>(program, found))
+            }
         }
     }
 
@@ -123,6 +129,23 @@ impl Harness {
 pub(super) struct Limits {
     pub(super) deadline: Instant,
     pub(super) patience: Duration,
+}
+
+impl Limits {
+    /// Waits until runs are over: as long as it takes if there is progress, else so many times the patience with one
+    /// callback. That is counted in waits, not in time: while the whole process is stopped, nobody is late.
+    pub(super) fn wait(&self, over: &Receiver<()>, progress: impl Fn() -> usize) -> Result<(), RecvTimeoutError> {
+        let (mut known, mut waits) = (0, 0);
+        loop {
+            let ended = over.recv_timeout(self.patience);
+            let now = progress();
+            waits = if now == known { waits + 1 } else { 0 };
+            known = now;
+            if ended != Err(RecvTimeoutError::Timeout) || waits == PATIENCES {
+                return ended;
+            }
+        }
+    }
 }
 
 /// What came of some runs.
@@ -148,13 +171,15 @@ struct Search {
     within: Duration,
     limits: Limits,
     spent: Outcome,
+    /// A run was given up, and its threads are left behind: one is enough.
+    is_lost: bool,
 }
 
 impl Search {
     fn new(harness: &Harness) -> Self {
         let Harness { runs, within, patience, .. } = *harness;
         let limits = Limits { deadline: after(within), patience };
-        Search { seed: harness.seed_in_force(), runs, within, limits, spent: Outcome::default() }
+        Search { seed: harness.seed_in_force(), runs, within, limits, spent: Outcome::default(), is_lost: false }
     }
 
     fn has_budget(&self) -> bool {
@@ -164,7 +189,9 @@ impl Search {
     fn run<S: Subject>(&mut self, program: &Program, seed: u64, runs: usize) -> Option<Found> {
         let runs = runs.min(self.runs.saturating_sub(self.spent.runs));
         self.spent += driver::run::<S>(program, seed, runs, &self.limits);
-        self.spent.found.take()
+        let found = self.spent.found.take();
+        self.is_lost |= found.as_ref().is_some_and(|found| found.is_lost);
+        found
     }
 
     /// Makes the program smaller while it fails in the same way, and takes the shortest history of the smallest one.
@@ -173,17 +200,14 @@ impl Search {
         let limits = Limits { deadline: after(self.within), ..self.limits };
         let mut again = Search { runs: RUNS_TO_SHORTEN, limits, spent: Outcome::default(), ..self };
         let mut failures = 1;
-        // One that is lost is enough.
-        if found.broken != Broken::Hung || !driver::HANGING_IS_FOR_EVER {
-            while let Some((smaller, again)) = again.fails_smaller::<S>(&program, found.broken) {
-                (program, found) = (smaller, again);
-                failures += 1;
-            }
-            for _ in 0..HISTORIES {
-                let Some(other) = again.fails_again::<S>(&program, found.broken) else { break };
-                found = found.or_shorter(other);
-                failures += 1;
-            }
+        while let Some((smaller, again)) = again.fails_smaller::<S>(&program, found.broken) {
+            (program, found) = (smaller, again);
+            failures += 1;
+        }
+        for _ in 0..HISTORIES {
+            let Some(other) = again.fails_again::<S>(&program, found.broken) else { break };
+            found = found.or_shorter(other);
+            failures += 1;
         }
         Failure { found, seed: None, runs, failures }
     }
@@ -196,6 +220,9 @@ impl Search {
     }
 
     fn fails_again<S: Subject>(&mut self, program: &Program, broken: Broken) -> Option<Found> {
+        if self.is_lost {
+            return None;
+        }
         let seed = Random::new(self.seed, self.spent.runs as u64).next();
         self.run::<S>(program, seed, driver::RUNS_TO_SHRINK).filter(|found| found.broken.is_like(broken))
     }
@@ -205,9 +232,13 @@ impl Search {
     }
 
     fn never_mapped(&self) -> Failure {
-        let detail = "fault must leave its page mapped if nobody invalidates it, and held must say so".to_owned();
-        let found = Found { broken: Broken::NeverMapped, detail, events: Vec::new() };
-        Failure { found, seed: Some(self.seed), runs: self.spent.runs, failures: 1 }
+        let runs = self.spent.runs;
+        let detail = format!(
+            "fault must leave its page mapped if nobody invalidates it, and held must say so \
+             (or there were too few runs, {runs}, for any fault to come through)"
+        );
+        let found = Found { broken: Broken::NeverMapped, detail, events: Vec::new(), is_lost: false };
+        Failure { found, seed: Some(self.seed), runs, failures: 1 }
     }
 }
 
@@ -272,7 +303,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { found: Found { broken, detail, events }, seed, runs, failures } = self;
+        let Failure { found: Found { broken, detail, events, .. }, seed, runs, failures } = self;
         writeln!(f, "{broken}")?;
         for (number, event) in events.iter().enumerate() {
             writeln!(f, "  {:>2}. {event}", number + 1)?;
@@ -377,11 +408,18 @@ mod tests {
         assert_eq!(threads, [Some(0), Some(0), Some(0), None, None]);
     }
 
+    /// What goes wrong whatever the threads do goes wrong in the same run again, and is as short again.
     #[test]
     fn what_a_seed_has_found_is_found_by_it_again() {
-        let failure = Harness::new().seed(5).runs(200).check::<Forgetful>().expect_err("it forgets nothing");
-        let seed = failure.seed().expect("it was not found by bytes");
-        assert!(failure.to_string().ends_with(&format!("to see it again: {SEED}={seed}")), "{failure}");
+        let find = |seed| Harness::new().seed(seed).runs(200).check::<Forgetful>().expect_err("it forgets nothing");
+        let failure = find(5);
+        assert_eq!(failure.seed(), Some(5));
+        assert!(failure.to_string().ends_with(&format!("to see it again: {SEED}=5")), "{failure}");
+        let again = find(5);
+        assert_eq!(
+            (again.broken(), again.runs(), again.history()),
+            (failure.broken(), failure.runs(), failure.history())
+        );
         assert_eq!(failure.history().len(), 5);
     }
 

@@ -114,6 +114,8 @@ pub(super) struct Found {
     pub(super) broken: Broken,
     pub(super) detail: String,
     pub(super) events: Vec<Event>,
+    /// The run never came to its end: its threads are left behind.
+    pub(super) is_lost: bool,
 }
 
 impl Found {
@@ -196,14 +198,14 @@ impl Record {
     pub(super) fn found(&self) -> Option<Found> {
         let told = self.told();
         let (broken, detail) = told.broken.clone()?;
-        Some(Found { broken, detail, events: told.events.clone() })
+        Some(Found { broken, detail, events: told.events.clone(), is_lost: false })
     }
 
-    /// The run did not end.
+    /// The run does not end, and is given up.
     pub(super) fn hung(&self, why: &str) -> Found {
         let tries = self.tries.load(SeqCst) > 0;
         self.breaks(if tries { Broken::Blocked } else { Broken::Hung }, why.to_owned());
-        self.found().expect("it is broken now at the latest")
+        Found { is_lost: true, ..self.found().expect("it is broken now at the latest") }
     }
 
     /// Calls it as a start that may not block.
@@ -356,6 +358,7 @@ mod tests {
             broken: Broken::Hung,
             detail: detail.to_owned(),
             events: threads.iter().map(|&thread| Event { thread: Some(thread), what: Hold }).collect(),
+            is_lost: false,
         };
         let better = |one: &Found, other: &Found| one.clone().or_shorter(other.clone()).detail;
         let (short, long) = (found("short", &[0, 1]), found("long", &[0, 0, 0]));

@@ -15,8 +15,6 @@ use std::time::Instant;
 
 /// As it is called in messages.
 pub(super) const NAME: &str = "under Shuttle";
-/// What hangs is a panic of the runner's.
-pub(super) const HANGING_IS_FOR_EVER: bool = false;
 /// Schedules of one program in the search, half of them random and half of them PCT's.
 pub(super) const RUNS: usize = 20;
 /// Schedules that a smaller program gets to fail in.
@@ -28,9 +26,6 @@ const MAX_STEPS: usize = 50_000;
 const DEPTH: usize = 3;
 /// Turns that somebody under the mirror lock leaves to the others.
 const LINGER: usize = 40;
-/// A run takes some milliseconds. If it takes this many times the patience with one callback it waits for something that
-/// Shuttle does not know of.
-const PATIENCES: u32 = 20;
 
 /// What the scheduler and the threads tell each other. The standard library's: it lies outside of what is explored.
 #[derive(Default)]
@@ -116,9 +111,10 @@ impl Row {
         outcome.found = found;
     }
 
-    fn hung(&self, why: &str) {
+    /// It hangs, which the runner has noticed; or the thread that runs it is lost.
+    fn hung(&self, why: &str, is_lost: bool) {
         let found = lock(&self.record).hung(why);
-        self.ended(Some(found));
+        self.ended(Some(Found { is_lost, ..found }));
     }
 }
 
@@ -180,19 +176,14 @@ fn run_with<S: Subject, T: Scheduler + 'static>(
         let runs = Arc::clone(&inside);
         // Deadlocks are panics of the runner's.
         if catch_unwind(AssertUnwindSafe(|| runner.run(move || runs.run::<S>(&program)))).is_err() {
-            inside.hung("Shuttle has found a deadlock or a livelock");
+            inside.hung("Shuttle has found a deadlock or a livelock", false);
         }
         let _ = over.send(());
     });
-    let mut runs = 0;
-    while is_over.recv_timeout(limits.patience.saturating_mul(PATIENCES)) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let before = std::mem::replace(&mut runs, lock(&row.outcome).runs);
-        if runs == before {
-            row.hung(
-                "a thread waits for something that Shuttle does not know of: is the mirror built on conformance::sync?",
-            );
-            break;
-        }
+    if limits.wait(&is_over, || lock(&row.outcome).runs) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let why =
+            "a thread waits for something that Shuttle does not know of: is the mirror built on conformance::sync?";
+        row.hung(why, true);
     }
     std::mem::take(&mut *lock(&row.outcome))
 }

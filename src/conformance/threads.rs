@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 
 /// As it is called in messages.
 pub(super) const NAME: &str = "on plain threads";
-/// What hangs is lost for the process.
-pub(super) const HANGING_IS_FOR_EVER: bool = true;
 /// Runs of one program in the search: rather another program than the same once more.
 pub(super) const RUNS: usize = 2;
 /// Runs that a smaller program gets to fail in.
@@ -25,8 +23,6 @@ const LOOK: Duration = Duration::from_micros(100);
 const LINGER: Duration = Duration::from_micros(300);
 /// The longest pause is long for a callback and short for a test.
 const PAUSE_MICROS: u64 = 100;
-/// A run hangs if it takes this many times the patience with one callback.
-const PATIENCES: u32 = 20;
 
 /// How the threads of a run take their time.
 pub(super) struct Pace {
@@ -72,7 +68,7 @@ pub(super) fn run<S: Subject>(program: &Program, seed: u64, runs: usize, limits:
     let mut outcome = Outcome::default();
     let mut random = Random::new(seed, 0);
     while outcome.runs < runs && outcome.found.is_none() && Instant::now() < limits.deadline {
-        run_once::<S>(program, random.next(), limits.patience, &mut outcome);
+        run_once::<S>(program, random.next(), limits, &mut outcome);
     }
     outcome
 }
@@ -83,10 +79,10 @@ pub(super) fn run_scheduled<S: Subject>(program: &Program, schedule: Vec<u8>, li
     run::<S>(program, seed, 1, limits)
 }
 
-fn run_once<S: Subject>(program: &Program, seed: u64, patience: Duration, outcome: &mut Outcome) {
+fn run_once<S: Subject>(program: &Program, seed: u64, limits: &Limits, outcome: &mut Outcome) {
     let record = Arc::new(Record::default());
     outcome.runs += 1;
-    outcome.found = match finish::<S>(program, seed, patience, &record) {
+    outcome.found = match finish::<S>(program, seed, limits, &record) {
         Ok(()) => record.found(),
         Err(mpsc::RecvTimeoutError::Timeout) => Some(record.hung("the threads have not come to their end")),
         Err(mpsc::RecvTimeoutError::Disconnected) => unreachable!("a thread of a run does not panic"),
@@ -98,11 +94,11 @@ fn run_once<S: Subject>(program: &Program, seed: u64, patience: Duration, outcom
 fn finish<S: Subject>(
     program: &Program,
     seed: u64,
-    patience: Duration,
+    limits: &Limits,
     record: &Arc<Record>,
 ) -> Result<(), mpsc::RecvTimeoutError> {
     let (over, is_over) = mpsc::channel();
-    let (program, record) = (program.clone(), Arc::clone(record));
+    let (program, record, patience) = (program.clone(), Arc::clone(record), limits.patience);
     thread::spawn(move || {
         let pace = Arc::new(Pace::new(seed, patience));
         if let Some(world) = World::<S>::new(record, pace) {
@@ -117,5 +113,5 @@ fn finish<S: Subject>(
         // It is of no use to anybody if the run was given up.
         let _ = over.send(());
     });
-    is_over.recv_timeout(patience.saturating_mul(PATIENCES))
+    limits.wait(&is_over, || 0)
 }

@@ -146,7 +146,9 @@ impl<S: Subject> World<S> {
         open: Invalidation<'_, S::Address>,
         meanwhile: impl FnOnce(),
     ) {
-        self.record().note_started(me, start, S::SUBSCRIBES_AT_ONCE && notice.concerns());
+        // After a release a mirror may let go of its subscription.
+        let takes_lock = S::SUBSCRIBES_AT_ONCE && notice.concerns() && !self.released.load(Relaxed);
+        self.record().note_started(me, start, takes_lock);
         if notice.whose != Whose::Mirror {
             self.raise(me, &notice.pages, start, meanwhile);
         }
