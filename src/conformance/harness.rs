@@ -134,7 +134,11 @@ pub(super) struct Limits {
 impl Limits {
     /// Waits until runs are over: as long as it takes if there is progress, else so many times the patience with one
     /// callback. That is counted in waits, not in time: while the whole process is stopped, nobody is late.
-    pub(super) fn wait(&self, over: &Receiver<()>, progress: impl Fn() -> usize) -> Result<(), RecvTimeoutError> {
+    pub(super) fn wait(
+        &self,
+        over: &Receiver<()>,
+        mut progress: impl FnMut() -> usize,
+    ) -> Result<(), RecvTimeoutError> {
         let (mut known, mut waits) = (0, 0);
         loop {
             let ended = over.recv_timeout(self.patience);
@@ -438,6 +442,27 @@ mod tests {
         for failure in [search(1, now), search(RUNS_TO_SHORTEN, later)] {
             assert!(failure.starts_with(SHORTEST), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_run_without_progress_is_given_up_after_twenty_patiences() {
+        let limits = Limits { deadline: Instant::now(), patience: Duration::from_millis(1) };
+        let (over, is_over) = std::sync::mpsc::channel();
+        let waits_with = |progress: usize| {
+            let mut waits = 0;
+            let given_up = limits.wait(&is_over, || {
+                waits += 1;
+                assert!(waits < 100, "it goes on");
+                progress.min(waits)
+            });
+            (waits, given_up)
+        };
+        assert_eq!(waits_with(0), (20, Err(RecvTimeoutError::Timeout)));
+        assert_eq!(waits_with(30), (50, Err(RecvTimeoutError::Timeout)));
+        over.send(()).unwrap();
+        assert_eq!(waits_with(30), (1, Ok(())));
+        drop(over);
+        assert_eq!(waits_with(30), (1, Err(RecvTimeoutError::Disconnected)));
     }
 
     #[test]
