@@ -107,13 +107,10 @@ impl Harness {
         let mut rest = bytes.iter().copied();
         let program = Program::new(&mut rest);
         let outcome = driver::run_scheduled::<S>(&program, rest.collect(), &search.limits);
-        match outcome.found {
+        search.spent += outcome;
+        match search.spent.found.take() {
             None => Ok(()),
-            Some(found) => {
-                search.spent.runs = outcome.runs;
-                search.is_lost = found.is_lost;
-                Err(search.shortest::<S>(program, found))
-            }
+            Some(found) => Err(search.shortest::<S>(program, found)),
         }
     }
 
@@ -158,6 +155,8 @@ pub(super) struct Outcome {
     pub(super) runs: usize,
     pub(super) mapped: bool,
     pub(super) found: Option<Found>,
+    /// A run was given up, and its threads are left behind: one is enough.
+    pub(super) is_lost: bool,
 }
 
 impl AddAssign for Outcome {
@@ -165,6 +164,7 @@ impl AddAssign for Outcome {
         self.runs += more.runs;
         self.mapped |= more.mapped;
         self.found = more.found;
+        self.is_lost |= more.is_lost;
     }
 }
 
@@ -175,15 +175,13 @@ struct Search {
     within: Duration,
     limits: Limits,
     spent: Outcome,
-    /// A run was given up, and its threads are left behind: one is enough.
-    is_lost: bool,
 }
 
 impl Search {
     fn new(harness: &Harness) -> Self {
         let Harness { runs, within, patience, .. } = *harness;
         let limits = Limits { deadline: after(within), patience };
-        Search { seed: harness.seed_in_force(), runs, within, limits, spent: Outcome::default(), is_lost: false }
+        Search { seed: harness.seed_in_force(), runs, within, limits, spent: Outcome::default() }
     }
 
     fn has_budget(&self) -> bool {
@@ -193,16 +191,15 @@ impl Search {
     fn run<S: Subject>(&mut self, program: &Program, seed: u64, runs: usize) -> Option<Found> {
         let runs = runs.min(self.runs.saturating_sub(self.spent.runs));
         self.spent += driver::run::<S>(program, seed, runs, &self.limits);
-        let found = self.spent.found.take();
-        self.is_lost |= found.as_ref().is_some_and(|found| found.is_lost);
-        found
+        self.spent.found.take()
     }
 
     /// Makes the program smaller while it fails in the same way, and takes the shortest history of the smallest one.
     fn shortest<S: Subject>(self, mut program: Program, mut found: Found) -> Failure {
         let runs = self.spent.runs;
         let limits = Limits { deadline: after(self.within), ..self.limits };
-        let mut again = Search { runs: RUNS_TO_SHORTEN, limits, spent: Outcome::default(), ..self };
+        let spent = Outcome { is_lost: self.spent.is_lost, ..Outcome::default() };
+        let mut again = Search { runs: RUNS_TO_SHORTEN, limits, spent, ..self };
         let mut failures = 1;
         while let Some((smaller, again)) = again.fails_smaller::<S>(&program, found.broken) {
             (program, found) = (smaller, again);
@@ -224,7 +221,7 @@ impl Search {
     }
 
     fn fails_again<S: Subject>(&mut self, program: &Program, broken: Broken) -> Option<Found> {
-        if self.is_lost {
+        if self.spent.is_lost {
             return None;
         }
         let seed = Random::new(self.seed, self.spent.runs as u64).next();
@@ -241,7 +238,7 @@ impl Search {
             "fault must leave its page mapped if nobody invalidates it, and held must say so \
              (or there were too few runs, {runs}, for any fault to come through)"
         );
-        let found = Found { broken: Broken::NeverMapped, detail, events: Vec::new(), is_lost: false };
+        let found = Found { broken: Broken::NeverMapped, detail, events: Vec::new() };
         Failure { found, seed: Some(self.seed), runs, failures: 1 }
     }
 }
@@ -307,7 +304,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { found: Found { broken, detail, events, .. }, seed, runs, failures } = self;
+        let Failure { found: Found { broken, detail, events }, seed, runs, failures } = self;
         writeln!(f, "{broken}")?;
         for (number, event) in events.iter().enumerate() {
             writeln!(f, "  {:>2}. {event}", number + 1)?;
@@ -481,9 +478,9 @@ mod tests {
 
     #[test]
     fn outcomes_add_up() {
-        let mut sum = Outcome { runs: 2, mapped: false, found: None };
-        sum += Outcome { runs: 3, mapped: true, found: None };
-        sum += Outcome { runs: 1, mapped: false, found: None };
-        assert_eq!((sum.runs, sum.mapped), (6, true));
+        let mut sum = Outcome { runs: 2, mapped: false, found: None, is_lost: false };
+        sum += Outcome { runs: 3, mapped: true, found: None, is_lost: true };
+        sum += Outcome { runs: 1, mapped: false, found: None, is_lost: false };
+        assert_eq!((sum.runs, sum.mapped, sum.is_lost), (6, true, true));
     }
 }

@@ -114,8 +114,6 @@ pub(super) struct Found {
     pub(super) broken: Broken,
     pub(super) detail: String,
     pub(super) events: Vec<Event>,
-    /// The run never came to its end: its threads are left behind.
-    pub(super) is_lost: bool,
 }
 
 impl Found {
@@ -198,14 +196,14 @@ impl Record {
     pub(super) fn found(&self) -> Option<Found> {
         let told = self.told();
         let (broken, detail) = told.broken.clone()?;
-        Some(Found { broken, detail, events: told.events.clone(), is_lost: false })
+        Some(Found { broken, detail, events: told.events.clone() })
     }
 
-    /// The run does not end, and is given up.
+    /// The run did not end.
     pub(super) fn hung(&self, why: &str) -> Found {
         let tries = self.tries.load(SeqCst) > 0;
         self.breaks(if tries { Broken::Blocked } else { Broken::Hung }, why.to_owned());
-        Found { is_lost: true, ..self.found().expect("it is broken now at the latest") }
+        self.found().expect("it is broken now at the latest")
     }
 
     /// Calls it as a start that may not block.
@@ -358,7 +356,6 @@ mod tests {
             broken: Broken::Hung,
             detail: detail.to_owned(),
             events: threads.iter().map(|&thread| Event { thread: Some(thread), what: Hold }).collect(),
-            is_lost: false,
         };
         let better = |one: &Found, other: &Found| one.clone().or_shorter(other.clone()).detail;
         let (short, long) = (found("short", &[0, 1]), found("long", &[0, 0, 0]));

@@ -111,10 +111,9 @@ impl Row {
         outcome.found = found;
     }
 
-    /// It hangs, which the runner has noticed; or the thread that runs it is lost.
-    fn hung(&self, why: &str, is_lost: bool) {
+    fn hung(&self, why: &str) {
         let found = lock(&self.record).hung(why);
-        self.ended(Some(Found { is_lost, ..found }));
+        self.ended(Some(found));
     }
 }
 
@@ -176,16 +175,17 @@ fn run_with<S: Subject, T: Scheduler + 'static>(
         let runs = Arc::clone(&inside);
         // Deadlocks are panics of the runner's.
         if catch_unwind(AssertUnwindSafe(|| runner.run(move || runs.run::<S>(&program)))).is_err() {
-            inside.hung("Shuttle has found a deadlock or a livelock", false);
+            inside.hung("Shuttle has found a deadlock or a livelock");
         }
         let _ = over.send(());
     });
-    if limits.wait(&is_over, || lock(&row.outcome).runs) == Err(mpsc::RecvTimeoutError::Timeout) {
+    let is_lost = limits.wait(&is_over, || lock(&row.outcome).runs) == Err(mpsc::RecvTimeoutError::Timeout);
+    if is_lost {
         let why =
             "a thread waits for something that Shuttle does not know of: is the mirror built on conformance::sync?";
-        row.hung(why, true);
+        row.hung(why);
     }
-    std::mem::take(&mut *lock(&row.outcome))
+    Outcome { is_lost, ..std::mem::take(&mut *lock(&row.outcome)) }
 }
 
 fn config() -> Config {

@@ -84,7 +84,10 @@ fn run_once<S: Subject>(program: &Program, seed: u64, limits: &Limits, outcome: 
     outcome.runs += 1;
     outcome.found = match finish::<S>(program, seed, limits, &record) {
         Ok(()) => record.found(),
-        Err(mpsc::RecvTimeoutError::Timeout) => Some(record.hung("the threads have not come to their end")),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            outcome.is_lost = true;
+            Some(record.hung("the threads have not come to their end"))
+        }
         Err(mpsc::RecvTimeoutError::Disconnected) => unreachable!("a thread of a run does not panic"),
     };
     outcome.mapped |= record.was_mapped();
