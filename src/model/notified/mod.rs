@@ -18,7 +18,6 @@ use crate::{
 };
 use op::{Habits, Op, Question};
 use oracle::{CauseId, Id, Oracle, Outcome};
-use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -167,19 +166,14 @@ impl World {
         done
     }
 
-    /// A check inside a callback fails the run, even if the crate lets its panic get lost beside an earlier one.
+    /// What fails inside a callback fails the run, even if the crate lets its panic get lost beside an earlier one.
     fn checked(&self, check: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(check)) {
-            self.failed(&*panic);
+            if !panic.is::<Planted>() {
+                let text = panic.downcast_ref::<String>().map_or("a panic that was not planted", String::as_str);
+                self.oracle().fail(text.to_owned());
+            }
             resume_unwind(panic);
-        }
-    }
-
-    /// A callback has panicked.
-    fn failed(&self, panic: &(dyn Any + Send)) {
-        if !panic.is::<Planted>() {
-            let text = panic.downcast_ref::<String>().map_or("a panic that was not planted", String::as_str);
-            self.oracle().fail(text.to_owned());
         }
     }
 

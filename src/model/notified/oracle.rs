@@ -210,10 +210,19 @@ impl Oracle {
 impl Oracle {
     fn push(&mut self, telling: Told, reach: Option<Reach>, blocking: bool, due: Vec<Id>) -> CauseId {
         self.causes += 1;
-        let (id, accepted, told, ticket, young) = (self.causes, Vec::new(), false, None, false);
-        let outcome = Outcome::Done;
-        self.telling.push(Cause { id, telling, reach, blocking, due, accepted, told, ticket, young, outcome });
-        id
+        self.telling.push(Cause {
+            id: self.causes,
+            telling,
+            reach,
+            blocking,
+            due,
+            accepted: Vec::new(),
+            told: false,
+            ticket: None,
+            young: false,
+            outcome: Outcome::Done,
+        });
+        self.causes
     }
 
     fn listed(&self, mut is_it: impl FnMut(&Member) -> bool) -> Vec<Id> {

@@ -20,13 +20,11 @@ impl Toy {
     /// What every callback does: tells the oracle, plays the script, panics, answers.
     fn called(&self, what: Told, refuses: bool, more: impl FnOnce()) -> Result<bool, WouldBlock> {
         self.world.checked(|| self.world.oracle().enter(self.id, what));
-        let called = catch_unwind(AssertUnwindSafe(|| {
+        let callback = || {
             more();
             self.play(what);
-        }));
-        if let Err(panic) = &called {
-            self.world.failed(&**panic);
-        }
+        };
+        let called = catch_unwind(AssertUnwindSafe(|| self.world.checked(callback)));
         let left = match called {
             Err(_) => Left::Panicked,
             Ok(()) if refuses => Left::Refused,
